@@ -1,0 +1,3 @@
+"""External artifact service for AgentRuns."""
+
+__version__ = "0.1.0"

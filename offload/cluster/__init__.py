@@ -1,0 +1,1 @@
+"""AgentRuns in Kubernetes. The only room that knows the Kubernetes API."""

@@ -1,0 +1,112 @@
+"""What the service needs of a cluster, and nothing more. All calls block; callers are threads.
+
+Errors are translated where they enter, with the cause chained: `AgentRunGoneError` (404 or another uid),
+`StatusConflictError` (409), `StatusRefusedError` (400, 422: sending the same again does not help),
+`ClusterForbiddenError` (401, 403), `ClusterUnavailableError` (everything that passes: connection, time-out, 429,
+5xx; `retry_after` from the server where it says).
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from offload.domain.run import SeenRun
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRun:
+    """An AgentRun as read, whole status included."""
+
+    seen: SeenRun
+    resource_version: str
+    status: Mapping[str, Any]
+    """The object's `status` as JSON values; empty where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A run was listed, added or modified."""
+
+    run: AgentRun
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A run was deleted."""
+
+    run: AgentRun
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A list is complete: runs of `namespace` (None: all) whose uid is not in `uids` are gone."""
+
+    namespace: str | None
+    uids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """The API server was heard (a bookmark, or a watch that ended in order): the view is current."""
+
+
+Change = Present | Deleted | Listed | Fresh
+
+
+class Cluster(Protocol):
+    """AgentRuns of the namespaces in reach."""
+
+    def get(self, namespace: str, name: str) -> AgentRun:
+        """Read one AgentRun from the API server. Raises `AgentRunGoneError`."""
+        ...
+
+    def patch_status(self, run: AgentRun, patch: Mapping[str, Any]) -> AgentRun:
+        """JSON-merge-patch (RFC 7396) the status subresource of `run` as it was read.
+
+        `patch` is the value of `status`; the request carries `run`'s resourceVersion and uid as
+        preconditions and `fieldValidation=Strict`. Answers the object as the server now has it.
+
+        Raises:
+            StatusConflictError: it changed since it was read: read again, project again.
+            AgentRunGoneError: deleted, or another incarnation has the name.
+            StatusRefusedError: the schema or an admission rule refuses it.
+        """
+        ...
+
+    def changes(self, stop: threading.Event) -> Iterator[Change]:
+        """Every run that is there, then every change, until `stop` is set.
+
+        Lists in chunks, watches with bookmarks, resumes by resourceVersion and lists again on 410. Failures
+        are retried inside with back-off; `ClusterForbiddenError` is raised. Each list ends with `Listed`.
+        """
+        ...
+
+    def status_schema(self) -> Mapping[str, Any]:
+        """The served OpenAPI v3 schema of AgentRun's `status`, from `/openapi/v3` (references resolved).
+
+        Cached by the document's hash as the API server names it, so a call that finds nothing new costs one small
+        request.
+        """
+        ...
+
+    def warn(self, run: SeenRun, reason: str, message: str) -> None:
+        """Create a Warning Event on the run (`message` is cut to 1,024 characters, the API's limit)."""
+        ...
+
+    def permissions(self) -> Mapping[str, bool]:
+        """Each permission this service needs (`patch agentruns/status`, …) and whether it is granted."""
+        ...
+
+    def check(self) -> None:
+        """One cheap request that shows that the API server answers. Raises `ClusterUnavailableError`."""
+        ...
+
+    @property
+    def namespaces(self) -> Sequence[str]:
+        """The namespaces that are watched; empty for all."""
+        ...
+
+    def close(self) -> None:
+        """End connections."""
+        ...

@@ -1,0 +1,50 @@
+"""What is known of an AgentRun."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRun:
+    """An AgentRun as the API server showed it: what the index keeps of it."""
+
+    uid: str
+    namespace: str
+    name: str
+    created_at: datetime
+    labels: Mapping[str, str] = field(default_factory=dict)
+    agent: str | None = None
+    """`spec.agentRef.name`."""
+    phase: str | None = None
+    finished_at: datetime | None = None
+    resource_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run in the index. `revision` counts every change of its artifacts."""
+
+    uid: str
+    namespace: str
+    name: str
+    created_at: datetime
+    labels: Mapping[str, str]
+    agent: str | None
+    phase: str | None
+    finished_at: datetime | None
+    deleted_at: datetime | None
+    revision: int
+    published_revision: int
+    """The newest revision that a status read back from the API server reflects."""
+    published_at: datetime | None
+    dirty_since: datetime | None
+    """Since when `revision` is ahead of `published_revision`; None where it is not."""
+    stored_count: int
+    stored_bytes: int
+    total_count: int
+    current_count: int
+    listed_count: int
+    """Entries of ours in status as last published."""
+    publish_error: str | None
+    """Why the last publish failed; None after one that succeeded."""

@@ -1,0 +1,1 @@
+"""Object storage. The only room that knows S3."""
