@@ -1,8 +1,9 @@
 """What the service needs of an object store, and nothing more.
 
-Streams are asynchronous, everything else blocks (callers are threads). Each adapter owns one bounded thread
-pool and never uses the event loop's default executor. Errors of the vendor are translated where they enter:
-`ObjectMissingError`, `StoreUnavailableError` (worth a retry) or `StoreRefusedError` (not), with the cause chained.
+Streams are asynchronous, everything else blocks (callers are threads). Each adapter owns one bounded
+thread pool and never uses the event loop's default executor. Errors of the vendor are translated where they
+enter: `ObjectMissingError`, `StoreUnavailableError` (worth a retry) or `StoreRefusedError` (not), with the
+cause chained.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ class Objects(Protocol):
         (S3 documentation, "User-defined object metadata").
 
         Raises:
-            StoreUnavailableError: the store failed; the upload was aborted as far as the store could be reached.
+            StoreUnavailableError: the store failed; the upload was aborted if the store could be reached.
         """
         ...
 
@@ -86,7 +87,7 @@ class Objects(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects of `bucket` whose key starts with `prefix`, in key order, page by page as they are taken."""
+        """Objects of `bucket` whose key starts with `prefix`, in key order, fetched page by page."""
         ...
 
     def delete(self, locations: Sequence[Location]) -> Sequence[Location]:
