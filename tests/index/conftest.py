@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,12 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
     return create_database(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def new_database(postgres_url: str) -> Callable[[], str]:
+    """Makes PostgreSQL databases without tables, and gives their URLs."""
+    return lambda: create_database(postgres_url)
 
 
 @pytest.fixture
