@@ -2,8 +2,8 @@
 
 Errors are translated where they enter, with the cause chained: `AgentRunGoneError` (404 or another uid),
 `StatusConflictError` (409), `StatusRefusedError` (400, 422: sending the same again does not help),
-`ClusterForbiddenError` (401, 403), `ClusterUnavailableError` (everything that passes: connection, time-out, 429,
-5xx; `retry_after` from the server where it says).
+`ClusterForbiddenError` (401, 403), `ClusterUnavailableError` (everything that passes: connection, time-out,
+429, 5xx; `retry_after` from the server where it says).
 """
 
 import threading
@@ -85,8 +85,8 @@ class Cluster(Protocol):
     def status_schema(self) -> Mapping[str, Any]:
         """The served OpenAPI v3 schema of AgentRun's `status`, from `/openapi/v3` (references resolved).
 
-        Cached by the document's hash as the API server names it, so a call that finds nothing new costs one small
-        request.
+        Cached by the document's hash as the API server names it, so a call that finds nothing new costs one
+        small request.
         """
         ...
 

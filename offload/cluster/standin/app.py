@@ -28,7 +28,8 @@ def build(
 ) -> Starlette:
     """The API as an ASGI application. All of it runs on one event loop, so each write is atomic."""
     api = _Api(store, writes, resources, bookmark_seconds)
-    return Starlette(routes=[Route("/{path:path}", api.answer, methods=METHODS)])
+    routes = [Route("/{path:path}", api.answer, methods=METHODS)]
+    return Starlette(routes=routes, exception_handlers={Exception: _internal_error})
 
 
 class _Api:
@@ -46,7 +47,7 @@ class _Api:
             return JSONResponse(error.body, error.code)
 
     async def _answer(self, http: HttpRequest) -> Response:
-        path = http.url.path.rstrip("/")
+        path = http.url.path.rstrip("/") or "/"
         if path in ("/livez", "/readyz", "/healthz"):
             return PlainTextResponse("ok")
         if path in self._documents:
@@ -169,7 +170,12 @@ class _Api:
         )
 
 
-async def _body(http: HttpRequest) -> Any:
+async def _internal_error(_: HttpRequest, error: Exception) -> Response:
+    refusal = failures.StatusError(500, "InternalError", f"the AgentRun stand-in failed: {error!r}")
+    return JSONResponse(refusal.body, refusal.code)
+
+
+async def _body(http: HttpRequest) -> Object:
     content_type = http.headers.get("content-type", "application/json").partition(";")[0].strip()
     raw = await http.body()
     readable = _PATCH_TYPES if http.method == "PATCH" else _BODY_TYPES
@@ -177,9 +183,11 @@ async def _body(http: HttpRequest) -> Any:
         message = f"the AgentRun stand-in reads {' and '.join(readable)}, not {content_type}"
         raise failures.unsupported(_REFUSED.get(content_type, message))
     try:
-        body = protobuf.decode(raw) if content_type == protobuf.CONTENT_TYPE else json.loads(raw or "{}")
+        body: Any = protobuf.decode(raw) if content_type == protobuf.CONTENT_TYPE else json.loads(raw or "{}")
     except ValueError as error:
         raise failures.bad_request(f"the body cannot be read: {error}") from None
+    if not isinstance(body, dict):
+        raise failures.bad_request("the body is not a JSON object")
     if content_type == _STRATEGIC and not _merges_alike(http, body):
         raise failures.unsupported("the AgentRun stand-in imitates merge patches only: use --type=merge")
     return body

@@ -55,8 +55,8 @@ def validator(schema: Schema) -> Draft4Validator:
 
 def problems(value: Any, checker: Draft4Validator, schema: Schema) -> list[Problem]:
     """All that does not fit, as Kubernetes would name it."""
-    found = [_problem(error) for error in checker.iter_errors(value)]
-    return found + list(_duplicates(value, schema, ""))
+    found = [problem for error in checker.iter_errors(value) for problem in _problems(error)]
+    return list(dict.fromkeys(found)) + list(_duplicates(value, schema, ""))
 
 
 def count_cel_rules(schema: Any) -> int:
@@ -134,28 +134,31 @@ def _is_date_time(value: object) -> bool:
     return True
 
 
-def _problem(error: ValidationError) -> Problem:
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    """What Kubernetes says where jsonschema says `error`; of missing fields it says each one."""
     path = ""
     for step in error.absolute_path:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
     word, got, rule = str(error.validator), cast("Any", error.instance), cast("Any", error.validator_value)
-    if word == "required":
-        missing = next(key for key in rule if key not in got)
-        return Problem(f"{path}.{missing}" if path else missing, "Required value", "FieldValueRequired")
-    if word == "maxItems":
-        message = f"Too many: {len(got)}: must have at most {rule} items"
-        return Problem(path, message, "FieldValueTooMany")
-    if word == "maxLength":
-        message = f"Too long: may not be more than {rule} bytes"
-        return Problem(path, message, "FieldValueTooLong")
-    if word == "enum":
-        allowed = ", ".join(json.dumps(item) for item in rule)
-        message = f"Unsupported value: {json.dumps(got)}: supported values: {allowed}"
-        return Problem(path, message, "FieldValueNotSupported")
     shown = json.dumps(got)
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
-    reason = "FieldValueTypeInvalid" if word == "type" else "FieldValueInvalid"
-    return Problem(path, f"Invalid value: {shown}: {word} must be {rule}", reason)
+    match word:
+        case "required":
+            for key in rule:
+                if key not in got:
+                    yield Problem(f"{path}.{key}" if path else key, "Required value", "FieldValueRequired")
+        case "maxItems":
+            message = f"Too many: {len(got)}: must have at most {rule} items"
+            yield Problem(path, message, "FieldValueTooMany")
+        case "maxLength":
+            yield Problem(path, f"Too long: may not be more than {rule} bytes", "FieldValueTooLong")
+        case "enum":
+            allowed = ", ".join(json.dumps(item) for item in rule)
+            message = f"Unsupported value: {shown}: supported values: {allowed}"
+            yield Problem(path, message, "FieldValueNotSupported")
+        case _:
+            reason = "FieldValueTypeInvalid" if word == "type" else "FieldValueInvalid"
+            yield Problem(path, f"Invalid value: {shown}: {word} must be {rule}", reason)
 
 
 _SHOWN = 100

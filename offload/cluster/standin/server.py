@@ -119,8 +119,8 @@ class StandIn:
         ready.wait()
 
     def stop(self) -> None:
-        """End watches, connections and the thread; what was kept in `data` stays."""
-        if self._server and self._loop and self._thread:
+        """End watches, connections and the thread; what was kept in `data` stays. May be repeated."""
+        if self._server and self._loop and self._thread and self._thread.is_alive():
             self._server.should_exit = True
             self._loop.call_soon_threadsafe(self._store.close)
             self._thread.join()

@@ -99,11 +99,9 @@ class Writes:
             raise failures.invalid(request.resource, request.name, [problem])
         return self._update(request, existing, body)
 
-    def patch(self, request: Request, change: Any) -> Object:
+    def patch(self, request: Request, change: Object) -> Object:
         """Apply a JSON merge patch (RFC 7396)."""
         existing = self.read(request)
-        if not isinstance(change, Mapping):
-            raise failures.bad_request("a merge patch must be an object")
         request.is_patch = True
         return self._update(request, existing, merge(existing, change))
 
@@ -162,11 +160,11 @@ class Writes:
             return after
         return self._store.put(request.key, after)
 
-    def _decode(self, request: Request, body: Any) -> Object:
+    def _decode(self, request: Request, body: Object) -> Object:
         """Check what the object says it is; prune and default it."""
         resource = request.resource
-        if not isinstance(body, dict) or not isinstance(body.get("metadata", {}), dict):
-            raise failures.bad_request("the body is not a Kubernetes object")
+        if not isinstance(body.get("metadata") or {}, dict):
+            raise failures.bad_request("the object's metadata is not an object")
         said = (body.get("apiVersion"), body.get("kind"))
         if said != (resource.api_version, resource.kind):
             wanted = f"{resource.api_version}, Kind={resource.kind}"
