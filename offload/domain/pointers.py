@@ -92,6 +92,11 @@ class StatusSchema:
         return not missing and all(self.fits(field, value) for field, value in entry.items())
 
 
+def open_schema() -> StatusSchema:
+    """A schema that keeps everything: what is assumed where no API server is known."""
+    return read_schema({"type": "object", _PRESERVE: True})
+
+
 def read_schema(served: Mapping[str, Any]) -> StatusSchema:
     """Reduce the served OpenAPI schema of `status` (references resolved).
 

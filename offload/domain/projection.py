@@ -162,6 +162,16 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
     )
 
 
+def finished_at(status: Mapping[str, Any]) -> datetime | None:
+    """When the run ended, by its status."""
+    text = status.get("finishedAt")
+    try:
+        time = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return time.replace(tzinfo=time.tzinfo or UTC) if time else None
+
+
 def why_absent(artifact: Artifact, projection: Projection) -> Absence | None:
     """Why status does not list `artifact`; None where it does."""
     if artifact.id in projection.listed:
@@ -315,7 +325,7 @@ def _excess(
     """What strict mode fails the run for; None for nothing, or nothing that was there before it succeeded."""
     adopted = [artifact for artifact in history.artifacts if artifact.origin]
     if status.get("phase") == "Succeeded":
-        finished = _time(status.get("finishedAt"))
+        finished = finished_at(status)
         if history.entries_at_finish is not None:
             total = history.entries_at_finish
         if finished:
@@ -340,11 +350,3 @@ def _verdict(status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> 
 
 def _rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _time(text: object) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    return time.replace(tzinfo=time.tzinfo or UTC) if time else None
