@@ -120,6 +120,7 @@ class _Feed(threading.Thread):
             self._pause(error)
 
     def _list(self) -> None:
+        began = time.monotonic()
         uids: set[str] = set()
         query = {"limit": str(PAGE)}
         while not self._ended.is_set():
@@ -131,7 +132,7 @@ class _Feed(threading.Thread):
                 uids.add(run.seen.uid)
                 self._emit(Present(run))
             if not metadata.get("continue"):
-                self._emit(Listed(self._namespace, frozenset(uids)))
+                self._emit(Listed(self._namespace, frozenset(uids), began))
                 self._emit(Fresh())
                 self._revision = metadata["resourceVersion"]
                 return
