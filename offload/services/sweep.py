@@ -6,7 +6,7 @@ the next one. Bytes go only after a status without their pointer was read back, 
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
@@ -42,8 +42,8 @@ class Outcome(StrEnum):
 class Erased:
     """Bytes that were deleted, and those that the store did not delete this time."""
 
-    gone: Total = Total()
-    left: Total = Total()
+    gone: Total = field(default_factory=Total)
+    left: Total = field(default_factory=Total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class SweepReport:
     done: Plan | None = None
     parked: ParkedPlan | None = None
     """What waits to be confirmed."""
-    erased: Erased = Erased()
+    erased: Erased = field(default_factory=Erased)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +198,13 @@ def _may_go(made: Plan, confirmed: ParkedPlan | None) -> bool:
 def _park(index: Index, made: Plan) -> ParkedPlan:
     """The plan that waits: one of the same rules that nobody confirmed yet, else `made`."""
     with index.begin() as tx:
-        waiting = [
-            plan
-            for plan in sweeping.parked(tx)
-            if plan.policy_digest == made.policy_digest and plan.confirmed_at is None
-        ]
-        _forget_plans(tx, but=waiting)
-        if not waiting:
+        waits = False
+        for plan in sweeping.parked(tx):
+            if plan.policy_digest == made.policy_digest and plan.confirmed_at is None and not waits:
+                waits = True
+            else:
+                sweeping.finish(tx, plan.id)
+        if not waits:
             ends = made.ends
             sweeping.park(
                 tx, at=made.at, count=ends.count, bytes=ends.bytes, policy_digest=made.policy_digest
@@ -212,9 +212,9 @@ def _park(index: Index, made: Plan) -> ParkedPlan:
         return sweeping.parked(tx)[0]
 
 
-def _forget_plans(tx: Connection, *, but: Collection[ParkedPlan] = ()) -> None:
-    for plan in sweeping.parked(tx):
-        if plan not in but:
+def _forget_plans(index: Index) -> None:
+    with index.begin() as tx:
+        for plan in sweeping.parked(tx):
             sweeping.finish(tx, plan.id)
 
 
