@@ -141,7 +141,8 @@ def _create_artifacts() -> None:
     op.create_index("ix_artifacts_state", "artifacts", ["run_uid", "state", "seq"])
     op.create_index("ix_artifacts_name", "artifacts", ["run_uid", "name", "seq"])
     op.create_index("ix_artifacts_created_at", "artifacts", ["run_uid", "created_at"])
-    current = sa.column("current", sa.Boolean)
+    # SQLite uses a partial index only where a query has its very words: `current = 1`.
+    current = sa.column("current", sa.Boolean) == sa.true()
     _create_partial_index(
         "uq_artifacts_current", "artifacts", ["run_uid", "name"], where=current, unique=True
     )

@@ -103,7 +103,8 @@ def touch(tx: sa.Connection, uid: str) -> None:
 
 def oldest_dirty(tx: sa.Connection) -> datetime | None:
     """Since when the run that waits longest has waited."""
-    oldest: datetime | None = tx.execute(sa.select(sa.func.min(runs.c.dirty_since))).scalar_one()
+    waiting = sa.select(sa.func.min(runs.c.dirty_since)).where(runs.c.dirty_since.is_not(None))
+    oldest: datetime | None = tx.execute(waiting).scalar_one()
     return oldest
 
 

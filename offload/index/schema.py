@@ -103,11 +103,11 @@ artifacts = sa.Table(
     sa.Index("ix_artifacts_name", "run_uid", "name", "seq"),
     sa.Index("ix_artifacts_created_at", "run_uid", "created_at"),
 )
+# SQLite uses a partial index only where a query has its very words, and a query has `current = 1`.
+_is_current = artifacts.c.current == sa.true()
 # One current version of a name; and the newest current ones, which is what status lists.
-partial_index(
-    "uq_artifacts_current", artifacts.c.run_uid, artifacts.c.name, where=artifacts.c.current, unique=True
-)
-partial_index("ix_artifacts_current", artifacts.c.run_uid, artifacts.c.seq, where=artifacts.c.current)
+partial_index("uq_artifacts_current", artifacts.c.run_uid, artifacts.c.name, where=_is_current, unique=True)
+partial_index("ix_artifacts_current", artifacts.c.run_uid, artifacts.c.seq, where=_is_current)
 partial_index(
     "ix_artifacts_erasable",
     *(artifacts.c.run_uid, artifacts.c.ended_revision),
