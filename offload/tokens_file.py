@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+import textwrap
 import threading
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from offload.errors import ConfigError
 TOKEN_PREFIX = "offload_"  # noqa: S105 - what every token starts with, so that scanners find leaked ones
 _TOKEN_BYTES = 32
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LIST_ITEM = re.compile(r"^( *)- ", re.MULTILINE)
 _log = logging.getLogger(__name__)
 
 
@@ -111,6 +113,26 @@ def create_token(
     text = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
     parse_config(f"tokens:\n{text}", TokensFile, name="token")
     return NewToken(token, text)
+
+
+def add_entry(path: Path, entry: str) -> None:
+    """Put an entry at the end of the token file at `path`, which is made if it is not there.
+
+    The file is replaced in one step; a running server sees the old or the new one.
+
+    Raises:
+        ConfigError: the file cannot be read or written, or would not be valid with the entry.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else "tokens:\n"
+        first = _LIST_ITEM.search(text)
+        text = text.rstrip("\n") + "\n" + textwrap.indent(entry, first[1] if first else "")
+        parse_config(text, TokensFile, name=f"{path} with the new entry")
+        new = path.with_name(path.name + ".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be changed: {error}") from error
 
 
 def _permission(value: object) -> Permission:

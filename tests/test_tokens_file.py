@@ -2,7 +2,7 @@
 
 Cases: a created token's entry makes it valid, with its scopes; unknown, wrong, empty and strange tokens are
 none; expiry to the instant; a changed, a broken, a missing and a mended file; a rule of the format broken,
-with line and place, and never the token itself in an error; tokens are long, different and start recognisably.
+with line and place, and never the token itself in an error; tokens are long, different, recognisable.
 """
 
 import hashlib

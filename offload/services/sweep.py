@@ -24,6 +24,9 @@ from offload.objects.interface import Objects
 WATCH = "watch"
 """The periodic job (`leases.done`) of whoever watches runs: every watched namespace was heard just now."""
 
+WATCH_AGE = timedelta(minutes=3)
+"""Older views of the runs are no ground to delete on; a living watch is heard at least every 50 s."""
+
 _RUNS_AT_ONCE = 500
 
 WhyStale = Callable[[], str | None]
@@ -171,7 +174,7 @@ def erase_artifact(index: Index, artifact_id: UUID, *, by: str) -> Artifact:
     return artifact
 
 
-def why_watch_is_stale(index: Index, *, at_most: timedelta) -> str | None:
+def why_watch_is_stale(index: Index, *, at_most: timedelta = WATCH_AGE) -> str | None:
     """Why the index is no ground to delete on: the runs' watch was not heard for `at_most`; or None."""
     with index.read() as tx:
         if leases.due(tx, WATCH, every=at_most):
