@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("migrated_postgres")
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
-    names = ", ".join(table.name for table in metadata.sorted_tables if table.name != "meta")
     with engine.begin() as tx:
-        tx.execute(sa.text(f"TRUNCATE {names}"))
+        for table in reversed(metadata.sorted_tables):
+            if table.name != "meta":
+                tx.execute(sa.delete(table))
     engine.dispose()
     return url
 
@@ -82,6 +83,12 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
     return create_database(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def new_database(postgres_url: str) -> Callable[[], str]:
+    """Makes PostgreSQL databases without tables, and gives their URLs."""
+    return lambda: create_database(postgres_url)
 
 
 @pytest.fixture
