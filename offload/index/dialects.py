@@ -228,7 +228,7 @@ class PostgreSQL:
 
     def now(self, tx: sa.Connection) -> datetime:
         # Not now(): that is the transaction's start, which can be before the end of one it waited for.
-        moment: datetime = tx.execute(_CLOCK).scalar_one()
+        moment: datetime = tx.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
         return moment.astimezone(UTC)
 
     def lock_text(self, tx: sa.Connection, text: str) -> None:
@@ -240,7 +240,7 @@ class PostgreSQL:
     def announce(self, tx: sa.Connection) -> None:
         if not tx.info.get(_DIRTIED):
             tx.info[_DIRTIED] = True
-            tx.execute(_NOTIFY)
+            tx.exec_driver_sql(_NOTIFY)
 
     def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         return {"firsts": [first for first, _ in pairs], "seconds": [second for _, second in pairs]}
@@ -254,10 +254,9 @@ class PostgreSQL:
 
 _BY_NAME: Mapping[str, Engines] = {"sqlite": Sqlite(), "postgresql": PostgreSQL(), "postgres": PostgreSQL()}
 
-_CLOCK = sa.text("SELECT clock_timestamp()")
 _LOCK_TEXT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:text, 0))")
 _LOCK_NUMBER = sa.text("SELECT pg_advisory_xact_lock(:number)")
-_NOTIFY = sa.text(f"SELECT pg_notify('{CHANNEL}', '')")
+_NOTIFY = f"NOTIFY {CHANNEL}"
 
 
 def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
