@@ -87,6 +87,7 @@ class SeaweedFS:
             self._data.mkdir(parents=True, exist_ok=True)
             self._ports = _same_ports(self._data / "ports.json", self._port, _PORTS)
             identity = _identity(self._data / "s3.json")
+            _remove_sockets(self._ports)  # of a server whose owner was killed
             self._launch(weed)
         except OSError as error:
             raise ConfigError(f"SeaweedFS cannot keep its data in {self._data}: {error.strerror}") from error
@@ -111,9 +112,7 @@ class SeaweedFS:
             process.wait(_STOP_SECONDS)
         _signal_group(process, signal.SIGKILL)  # the child that watches the pipe, and what else is left
         process.communicate()
-        for port in self._ports:
-            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - the server's own choice
-                left.unlink(missing_ok=True)
+        _remove_sockets(self._ports)
 
     @property
     def pid(self) -> int | None:
@@ -297,6 +296,12 @@ def _impatient(connection: S3Connection) -> S3Connection:
 def _signal_group(process: subprocess.Popen[bytes], which: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, which)
+
+
+def _remove_sockets(ports: Sequence[int]) -> None:
+    for port in ports:
+        for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - the server's own choice
+            left.unlink(missing_ok=True)
 
 
 def _last_line(log: Path) -> str:
