@@ -1,7 +1,7 @@
 """Bytes: by id, and by name."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
@@ -36,7 +36,7 @@ _SAFE = {
 
 _RUNNABLE = ("html", "xml", "svg", "javascript", "ecmascript", "pdf", "flash")
 
-_ANSWERS = {
+_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes.",
         "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
@@ -53,6 +53,7 @@ _ANSWERS = {
         errors.StoreUnavailableError,
     ),
 }
+_NAMED_ANSWERS = {**_ANSWERS, **described(errors.RunNotFoundError, errors.RunUidMismatchError)}
 
 
 class VersionQuery(BaseModel):
@@ -75,13 +76,13 @@ async def content(request: Request, id: UUID) -> Response:  # noqa: A002 - its n
     "/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name:path}",
     operation_id="getNamed",
     tags=["bytes"],
-    responses={**_ANSWERS, **described(errors.RunNotFoundError, errors.RunUidMismatchError)} | _ANSWERS,
+    responses=_NAMED_ANSWERS,
 )
 @router.head(
     "/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name:path}",
     operation_id="headNamed",
     tags=["bytes"],
-    responses={**_ANSWERS, **described(errors.RunNotFoundError, errors.RunUidMismatchError)} | _ANSWERS,
+    responses=_NAMED_ANSWERS,
 )
 @needs(Permission.READ, over="run")
 async def named_content(

@@ -95,8 +95,7 @@ class UploadQuery(BaseModel):
                 (
                     "Repr-Digest",
                     {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
-                    "RFC 9530; verified before anything is visible. 200 without a look at the body where the"
-                    " current version has it.",
+                    "RFC 9530; verified before anything is visible. 200 without the body where it is known.",
                 ),
                 (
                     "Content-Digest",

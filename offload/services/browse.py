@@ -262,5 +262,5 @@ def refuse_ended(artifact: Artifact) -> None:
         return
     when = f" at {format_time(artifact.ended_at)}" if artifact.ended_at else ""
     raise _GONE[artifact.state](
-        f"{artifact.name!r} ({artifact.id}) is {artifact.state}{when} by {artifact.ended_by}; its history stays"
+        f"artifact {artifact.id} is {artifact.state}{when} by {artifact.ended_by}; its history stays"
     )
