@@ -20,7 +20,9 @@ from offload.errors import PointersNotKeptError
 ADDRESSES = ("uri", "url", "key")
 """Fields that can say where an entry of ours points."""
 
-_KNOWN = frozenset({"name", "type", "uri", "contentType", "sizeBytes", "key", "url", "path"})
+_NATIVE = ("name", "type", "uri", "contentType", "sizeBytes")
+_LEGACY = ("name", "key", "url")
+_KNOWN = frozenset({*_NATIVE, *_LEGACY, "path"})
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _INT32_MOST = 2**31 - 1
 
@@ -46,7 +48,18 @@ class StatusSchema:
     """The part of it that describes one entry of `artifacts`."""
     native: bool
     legacy: bool
+    fields: tuple[str, ...]
+    """What an entry of ours is written with, where the value fits."""
+    required: frozenset[str]
+    """What an entry must have, defaults aside."""
     max_items: int | None
+
+    @property
+    def narrow(self) -> bool:
+        """Whether an artifact's name or address can be too long for it: in general they stay far below."""
+        rules = self.entry.get("properties", {})
+        lengths = (rules.get(field, {}).get("maxLength", URI_LENGTH) for field in ("name", "uri", "url"))
+        return any(length < URI_LENGTH for length in lengths)
 
     @property
     def digest(self) -> str:
@@ -83,13 +96,7 @@ class StatusSchema:
 
     def takes(self, entry: Entry) -> bool:
         """Whether an entry may be written: every field fits, and none that is required is missing."""
-        rules = self.entry.get("properties", {})
-        missing = {
-            name
-            for name in self.entry.get("required", ())
-            if name not in entry and "default" not in rules.get(name, {})
-        }
-        return not missing and all(self.fits(field, value) for field, value in entry.items())
+        return self.required <= entry.keys() and all(self.fits(field, entry[field]) for field in entry)
 
 
 def open_schema() -> StatusSchema:
@@ -113,25 +120,26 @@ def read_schema(served: Mapping[str, Any]) -> StatusSchema:
     entry = artifacts.get("items") or {_PRESERVE: artifacts.get(_PRESERVE, False)}
     rules = entry.get("properties", {})
     named = _keeps(entry, "name")
-    schema = StatusSchema(
-        served=served,
-        entry=entry,
-        native=named and _keeps(entry, "uri"),
-        legacy=named and "url" in rules,
-        max_items=artifacts.get("maxItems"),
-    )
-    if not schema.native and not schema.legacy:
+    native, legacy = named and _keeps(entry, "uri"), named and "url" in rules
+    if not native and not legacy:
         raise PointersNotKeptError
-    foreign = {
-        field
-        for field in entry.get("required", ())
-        if field not in _written(schema) and "default" not in rules.get(field, {})
-    }
-    if foreign:
+    fields = dict.fromkeys((_NATIVE if native else ()) + (_LEGACY if legacy else ()))
+    required = frozenset(
+        field for field in entry.get("required", ()) if "default" not in rules.get(field, {})
+    )
+    if foreign := required - fields.keys():
         raise PointersNotKeptError(
             f"the served AgentRun schema requires of each artifact: {', '.join(sorted(foreign))}"
         )
-    return schema
+    return StatusSchema(
+        served=served,
+        entry=entry,
+        native=native,
+        legacy=legacy,
+        fields=tuple(field for field in fields if _keeps(entry, field)),
+        required=required,
+        max_items=artifacts.get("maxItems"),
+    )
 
 
 def pointer(artifact: Artifact, schema: StatusSchema) -> dict[str, Any] | None:
@@ -149,13 +157,9 @@ def pointer(artifact: Artifact, schema: StatusSchema) -> dict[str, Any] | None:
         "key": artifact.location.key,
         "url": uri,
     }
-    entry = {
-        field: values[field]
-        for field in values
-        if field in _written(schema) and schema.fits(field, values[field])
-    }
+    entry = {field: values[field] for field in schema.fields if schema.fits(field, values[field])}
     pointed = "name" in entry and ("uri" in entry or "url" in entry)
-    return entry if pointed and schema.takes(entry) else None
+    return entry if pointed and schema.required <= entry.keys() else None
 
 
 def recorded_addresses(artifact: Artifact) -> frozenset[str]:
@@ -257,12 +261,6 @@ def _keeps(schema: Mapping[str, Any], field: str) -> bool:
         or bool(schema.get("additionalProperties"))
         or schema.get(_PRESERVE, False) is True
     )
-
-
-def _written(schema: StatusSchema) -> frozenset[str]:
-    native = {"name", "type", "uri", "contentType", "sizeBytes"} if schema.native else set()
-    legacy = {"name", "key", "url"} if schema.legacy else set()
-    return frozenset(native | legacy)
 
 
 def _texts(value: object) -> Iterator[str]:

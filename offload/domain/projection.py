@@ -134,7 +134,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
     left_out[choice.older] += total - len(choice.entries) - left_out.total()
     left_out = +left_out
 
-    desired: dict[str, Any] = {"artifacts": choice.entries}
+    desired: dict[str, Any] = {}
     conditions = _Conditions(status, now)
     if left_out:
         reason = next(reason for reason in Reason if left_out[reason])
@@ -151,7 +151,10 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
 
     return Projection(
         schema=schema,
-        desired={field: schema.stored(field, value) for field, value in desired.items()},
+        desired={
+            "artifacts": choice.entries,
+            **{field: schema.stored(field, value) for field, value in desired.items()},
+        },
         listed=frozenset(choice.listed),
         listed_foreign=frozenset(choice.listed_foreign),
         total=total,

@@ -21,7 +21,7 @@ from offload.services.schema import ServedSchema
 
 BATCH = 250
 """Changes of one transaction."""
-TICK_SECONDS = 0.25
+TICK_SECONDS = 0.5
 LARGE_STATUS_BYTES = 256 * 1024
 UNKNOWN_LIST_SECONDS = 60.0
 """How long a list that does not say when it began is taken to have run."""

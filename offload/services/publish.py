@@ -344,7 +344,7 @@ def load(  # noqa: PLR0913 - status is projected from as many things
         raise AgentRunGoneError
     cap = effective_cap(caps, schema)
     newest = artifacts.newest_current(tx, uid, cap)
-    if len(newest) == cap and any(pointer(one, schema) is None for one in newest):
+    if schema.narrow and any(pointer(one, schema) is None for one in newest):
         newest = artifacts.newest_current(tx, uid, max(cap, PAGE_MOST))
     found = sort_entries(tx, uid, status, newest)
     at_finish = None
