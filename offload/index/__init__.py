@@ -10,7 +10,7 @@ and never commit. Whatever changes a run's artifacts locks the run's row first; 
 in uid order. Times are aware and UTC; where "now" matters it is the database's.
 """
 
-from offload.index.database import Index
+from offload.index.database import Index, Transaction
 from offload.index.meta import identity
 
-__all__ = ["Index", "identity"]
+__all__ = ["Index", "Transaction", "identity"]

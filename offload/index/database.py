@@ -10,6 +10,9 @@ from sqlalchemy import exc
 from offload.errors import ConfigError, IndexUnavailableError
 from offload.index.dialects import Engines, announced, engines_for
 
+Transaction = sa.Connection
+"""What the index's functions take; services name it without knowing SQLAlchemy."""
+
 
 class Index:
     """The index of one process; threads share it."""

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
@@ -50,6 +51,8 @@ def make_client(connection: S3Connection, *, connections: int, public: bool = Fa
 
     A client of the public address only signs URLs: the host is part of the signature.
     """
+    if connection.ca_bundle and not Path(connection.ca_bundle).is_file():
+        raise ConfigError(f"there is no file of certificates {connection.ca_bundle}")
     try:
         client = boto3.session.Session().client(
             "s3",

@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 from offload.errors import ObjectMissingError, OffloadError, StoreRefusedError, StoreUnavailableError
 
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404"})  # HEAD has no body: its code is the bare status
+_FINDING = frozenset({"GetObject", "HeadObject", "HeadBucket", "DeleteObject"})
 _PASSES = frozenset(
     {
         "RequestTimeout",  # sent with status 400
@@ -64,7 +65,7 @@ def lacks_operation(error: BaseException | None) -> bool:
 def _answered(error: ClientError, doing: str) -> OffloadError:
     code, status = _code(error), _status(error)
     said = f"{doing}: the store answered {status} {code}"
-    if code in _MISSING:
+    if code in _MISSING and error.operation_name in _FINDING:
         return ObjectMissingError(said)
     passes = status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED
     if passes or status in _PASSING_STATUS or code in _PASSES:

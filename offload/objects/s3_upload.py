@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -109,9 +110,9 @@ class S3Upload:
     # Below: blocking, in the pool's threads.
 
     def _put(self, body: bytearray) -> str | None:
-        with translated("storing an object"):
+        with translated("storing an object"), _freeing(body) as data:
             answer = self.client.put_object(
-                **self.target, **self.making, Metadata=dict(self.metadata), Body=_body(body)
+                **self.target, **self.making, Metadata=dict(self.metadata), Body=data
             )
         return version_of(answer)
 
@@ -123,12 +124,10 @@ class S3Upload:
         return answer["UploadId"]
 
     def _send(self, upload_id: str, number: int, body: bytearray) -> "CompletedPartTypeDef":
-        if self._given_up:
-            raise StoreUnavailableError("the upload was given up")
-        with translated("storing a part"):
-            answer = self.client.upload_part(
-                **self.target, UploadId=upload_id, PartNumber=number, Body=_body(body)
-            )
+        with translated("storing a part"), _freeing(body) as data:
+            if self._given_up:
+                raise StoreUnavailableError("the upload was given up")
+            answer = self.client.upload_part(**self.target, UploadId=upload_id, PartNumber=number, Body=data)
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _complete(self, upload_id: str, sent: "list[CompletedPartTypeDef]") -> str | None:
@@ -168,14 +167,21 @@ class S3Upload:
             self.client.delete_object(**self.target, **version)
 
 
-def _body(part: bytearray) -> bytes:
-    return cast("bytes", part)  # botocore takes a bytearray and does not copy it, which its types do not say
-
-
 def version_of(answer: Mapping[str, Any]) -> str | None:
     """The version id that an answer names; None where the bucket is not versioned ("null" is S3's word)."""
     version_id = answer.get("VersionId")
     return None if version_id in {None, "", "null"} else str(version_id)
+
+
+@contextmanager
+def _freeing(part: bytearray) -> Iterator[bytes]:
+    """Empty a part once it is sent, whoever still refers to it: requests live on until the collector runs."""
+    try:
+        yield cast(
+            "bytes", part
+        )  # botocore takes a bytearray and does not copy it, which its types do not say
+    finally:
+        part.clear()
 
 
 async def _settle(

@@ -1,1 +1,1 @@
-"""One module a use case. They own the transactions; no store or API call happens inside one."""
+"""Use cases. They own the transaction: no S3 or Kubernetes call happens inside one."""

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +40,8 @@ class Shelf:
 
     objects: Objects
     folder: str
+
+    pieces = staticmethod(pieces)
 
     def key(self, name: str) -> str:
         return f"{self.folder}/{name}"
@@ -106,19 +109,34 @@ def address(request: pytest.FixtureRequest) -> StoreAddress:
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture(scope="session")
+def moto_objects(moto: StoreAddress) -> Iterator[Objects]:
+    yield from _adapter(moto)
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_objects(seaweedfs: StoreAddress) -> Iterator[Objects]:
+    yield from _adapter(seaweedfs)
+
+
+@pytest.fixture(scope="session")
+def memory_objects() -> Objects:
+    return MemoryObjects(part_size=PART)
+
+
 @pytest.fixture(params=["memory", "moto", "seaweedfs"])
-def objects(request: pytest.FixtureRequest) -> Iterator[Objects]:
-    if request.param == "memory":
-        yield MemoryObjects(part_size=PART)
-        return
-    adapter = S3Objects(request.getfixturevalue(request.param).connection(), part_size=PART)
-    yield adapter
-    adapter.close()
+def objects(request: pytest.FixtureRequest) -> Objects:
+    return request.getfixturevalue(f"{request.param}_objects")
 
 
 @pytest.fixture
-def shelf(objects: Objects) -> Shelf:
-    return Shelf(objects, f"shelf/{uuid4()}")
+def shelf_of() -> Callable[[Objects], Shelf]:
+    return lambda objects: Shelf(objects, f"shelf/{uuid4()}")
+
+
+@pytest.fixture
+def shelf(objects: Objects, shelf_of: Callable[[Objects], Shelf]) -> Shelf:
+    return shelf_of(objects)
 
 
 @dataclass(frozen=True)
@@ -138,6 +156,8 @@ class Answer:
     status: int
     body: bytes = b""
     headers: Mapping[str, str] | None = None
+    close: bool = False
+    """End the connection after it."""
 
 
 class DropRequest:
@@ -148,11 +168,12 @@ class DropReply:
     """The store does what is asked, and its reply is lost."""
 
 
-@dataclass(frozen=True)
-class ReplaceReply:
-    """The store does what is asked, and another reply comes."""
+class Verdicts:
+    """What a proxy's rule can answer; None forwards the request."""
 
-    answer: Answer
+    answer = Answer
+    drop_request = DropRequest
+    drop_reply = DropReply
 
 
 class Proxy(ThreadingHTTPServer):
@@ -191,12 +212,13 @@ class _Forwarding(BaseHTTPRequestHandler):
         elif isinstance(verdict, Answer):
             self._discard(length)
             self._answer(verdict)
+            self.close_connection = verdict.close
         else:
             answer = self._forward(self.rfile.read(length))
             if isinstance(verdict, DropReply):
                 self.close_connection = True
             else:
-                self._answer(verdict.answer if isinstance(verdict, ReplaceReply) else answer)
+                self._answer(answer)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_any  # noqa: N815 - the names http.server looks for
 
@@ -227,14 +249,37 @@ class _Forwarding(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def proxy(address: StoreAddress) -> Iterator[Proxy]:
-    server = Proxy(address.endpoint_url)
+def make_proxy() -> Iterator[Callable[[str], Proxy]]:
+    with ExitStack() as running:
+        yield lambda upstream: running.enter_context(_serving(Proxy(upstream)))
+
+
+@pytest.fixture
+def proxy(address: StoreAddress, make_proxy: Callable[[str], Proxy]) -> Proxy:
+    return make_proxy(address.endpoint_url)
+
+
+@pytest.fixture
+def verdicts() -> type[Verdicts]:
+    return Verdicts
+
+
+@contextmanager
+def _serving(server: Proxy) -> Iterator[Proxy]:
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _adapter(address: StoreAddress) -> Iterator[Objects]:
+    adapter = S3Objects(address.connection(), part_size=PART)
+    yield adapter
+    adapter.close()
 
 
 def _require(package: str) -> None:
