@@ -252,9 +252,9 @@ def test_a_token_is_added_to_a_file(tmp_path: Path, there: str | None) -> None:
 def test_a_token_can_end(tmp_path: Path) -> None:
     path = tmp_path / "tokens.yaml"
     token = _offload("token", "create", "--name", "a", "--namespace", "*", "--expires", "30d", "--file", path)
-    in_time, late = (
-        TokenFile(path, clock=lambda days=days: datetime.now(UTC) + timedelta(days=days)) for days in (29, 31)
-    )
+    now = datetime.now(UTC)
+    in_time = TokenFile(path, clock=lambda: now + timedelta(days=29))
+    late = TokenFile(path, clock=lambda: now + timedelta(days=31))
     assert in_time.grant_for(token.stdout.strip()) is not None
     assert late.grant_for(token.stdout.strip()) is None
 
