@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_the_file_may_be_json(tmp_path: Path) -> None:
     path.write_text(json.dumps({"tokens": [entry]}))
     assert TokenFile(path).grant_for("offload_x") == Grant(
         "j", frozenset({Permission.DELETE}), ("*",), ("*",)
+    )
+
+
+def test_the_documented_example_is_read(tmp_path: Path) -> None:
+    docs = Path(__file__).parent.parent / "docs" / "access.md"
+    [example] = re.findall(r"```yaml\n(tokens:.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "tokens.yaml"
+    path.write_text(example)
+    assert TokenFile(path, clock=lambda: NOW).grant_for("test") == Grant(
+        "ci", READ_WRITE, ("agents",), ("ci-*",), datetime(2030, 1, 31, 12, tzinfo=UTC)
     )
 
 
