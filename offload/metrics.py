@@ -54,12 +54,12 @@ BYTES_IN_FLIGHT = Gauge(
 BUDGET = Gauge("offload_upload_memory_budget_bytes", "The upload budget.", multiprocess_mode="livesum")
 STORE_SECONDS = Histogram("offload_store_operation_duration_seconds", "Object store calls.", ["operation"])
 INDEX_SECONDS = Histogram("offload_index_operation_duration_seconds", "Index transactions.", ["operation"])
-SWEEP_BACKLOG = Gauge(
-    "offload_sweep_backlog_artifacts", "Artifacts that ended and whose bytes are not erased yet."
-)
-SWEEP_DELETIONS = Counter(
-    "offload_sweep_deleted_artifacts_total", "Artifacts that sweeps ended, by rule.", ["rule"]
-)
 ORPHANS_REMOVED = Counter(
     "offload_orphans_removed_total", "Objects and open uploads without a row that were removed."
+)
+SWEEP_DELETIONS = Counter(
+    "offload_sweep_deletions_total", "Artifacts that got a tombstone, by retention rule.", ["rule"]
+)
+SWEEP_BACKLOG = Gauge(
+    "offload_sweep_backlog_artifacts", "Tombstones whose bytes are not deleted yet, when last looked."
 )

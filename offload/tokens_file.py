@@ -1,4 +1,4 @@
-"""Tokens from a file of hashed, scoped entries (docs/operations.md).
+"""Tokens from a file of hashed, scoped entries (docs/access.md).
 
 A token is 32 random bytes, so its plain SHA-256 is enough to store: there is nothing to guess that a slow
 key derivation would protect.

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def test_the_file_may_be_json(tmp_path: Path) -> None:
     assert TokenFile(path).grant_for("offload_x") == Grant(
         "j", frozenset({Permission.DELETE}), ("*",), ("*",)
     )
+
+
+def test_the_documented_example_is_read(tmp_path: Path) -> None:
+    docs = Path(__file__).parent.parent / "docs" / "access.md"
+    [example] = re.findall(r"```yaml\n(tokens:.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "tokens.yaml"
+    path.write_text(example)
+    assert TokenFile(path).grant_for("another") is None
 
 
 @pytest.mark.parametrize("token", ["", "offload_", "x", "offload_" + "A" * 43, "\udc80", "ä", "x" * 100_000])

@@ -1,6 +1,7 @@
 """`offload retention`: check the rules, and preview what they end."""
 
 import json
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -152,7 +153,6 @@ def sums_as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _print(shown: object) -> None:
-    console = Console()
+def _print(shown: Table) -> None:
     # Piped output is read by programs and logs: one row a line, however long.
-    console.print(shown, soft_wrap=not console.is_terminal, width=None if console.is_terminal else 1000)
+    Console(width=None if sys.stdout.isatty() else 1000).print(shown)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from offload import metrics
 from offload.domain.artifact import Artifact, State
 from offload.domain.limits import DELETE_BATCH
 from offload.domain.quantities import format_duration
@@ -129,25 +130,31 @@ def sweep(  # noqa: PLR0913 - two adapters, the rules, and what bounds them
     if not _may_go(made, confirmed):
         waiting = _park(index, made)
         why = "it is larger than what was confirmed" if confirmed else "it is beyond the guard"
-        return SweepReport(Outcome.PARKED, why, made, parked=waiting, erased=erase_ready(index, objects))
+        return SweepReport(
+            Outcome.PARKED, why, made, parked=waiting, erased=erase_ready(index, objects, why_stale=why_stale)
+        )
     done, why = _carry_out(index, policy, made, confirmed, namespaces, why_stale)
     if why:
         return SweepReport(Outcome.REFUSED, why, made, done)
     _forget_plans(index)
-    return SweepReport(Outcome.DONE, None, made, done, erased=erase_ready(index, objects))
+    return SweepReport(
+        Outcome.DONE, None, made, done, erased=erase_ready(index, objects, why_stale=why_stale)
+    )
 
 
-def erase_ready(index: Index, objects: Objects) -> Erased:
+def erase_ready(index: Index, objects: Objects, *, why_stale: WhyStale = lambda: None) -> Erased:
     """Delete the bytes of tombstones that no status points to any more, and mark them erased.
 
-    What the store does not delete stays for the next time, and keeps nothing else from going.
+    What the store does not delete stays for the next time, and keeps nothing else from going. Stops between
+    two requests when `why_stale` answers something.
     """
     gone, failed = Total(), dict[UUID, Artifact]()
     while True:
         with index.read() as tx:
             ready = sweeping.erasable(tx, DELETE_BATCH + len(failed))
         batch = [artifact for artifact in ready if artifact.id not in failed][:DELETE_BATCH]
-        if not batch:
+        if not batch or why_stale():
+            metrics.SWEEP_BACKLOG.set(_backlog(index))
             return Erased(gone, Total().plus(failed.values()))
         deleted = set(objects.delete([artifact.location for artifact in batch]))
         erased = [artifact for artifact in batch if artifact.location in deleted]
@@ -180,6 +187,11 @@ def why_watch_is_stale(index: Index, *, at_most: timedelta = WATCH_AGE) -> str |
         if leases.due(tx, WATCH, every=at_most):
             return f"the watch of runs was not heard for {format_duration(at_most)}; is the controller up?"
     return None
+
+
+def _backlog(index: Index) -> int:
+    with index.read() as tx:
+        return sweeping.unerased_count(tx)
 
 
 def _confirmed(index: Index, confirm: UUID | None) -> ParkedPlan | None:
@@ -269,4 +281,5 @@ def _tombstone(index: Index, batch: Iterable[Deletion]) -> list[Deletion]:
                 )
             )
         ended += [deletion for deletion in deletions if deletion.artifact.id in ids]
+        metrics.SWEEP_DELETIONS.labels(rule=deletions[0].rule).inc(len(ids))
     return ended

@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from offload.domain.artifact import Artifact, Location, NewArtifact, State
 from offload.domain.retention import (
@@ -461,6 +462,32 @@ def test_bytes_go_in_batches_and_what_the_store_keeps_blocks_nothing(
     ]
     assert erase_ready(world.index, world.objects).gone == Total(15, 150)
     assert list(world.objects.list("")) == []
+
+
+def test_deleting_bytes_stops_between_two_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "DELETE_BATCH", 10)
+    world.send(world.run(), *(f"n{n}" for n in range(35)))
+    world.sweep()
+    world.publish()
+    asked = iter([None, None, "shutting down"])
+    erased = erase_ready(world.index, world.objects, why_stale=lambda: next(asked))
+    assert erased.gone == Total(20, 200)
+    assert len(list(world.objects.list(""))) == 15
+
+
+def test_metrics_count_deletions_by_rule_and_what_is_left_to_erase(world: World) -> None:
+    def deletions() -> float:
+        return REGISTRY.get_sample_value("offload_sweep_deletions_total", {"rule": "counted"}) or 0
+
+    before = deletions()
+    run = world.run()
+    world.send(run, "a", "b")
+    world.sweep(Policy((Rule("counted", Match(name="a"), KeepFor(DAY)),), KeepForever()))
+    assert deletions() == before + 1
+    assert REGISTRY.get_sample_value("offload_sweep_backlog_artifacts") == 1
+    world.publish()
+    erase_ready(world.index, world.objects)
+    assert REGISTRY.get_sample_value("offload_sweep_backlog_artifacts") == 0
 
 
 def test_a_store_that_is_away_leaves_tombstones_that_the_next_sweep_erases(world: World) -> None:
