@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from offload.cli.options import Json, RunArgument, TokenFile, Uid, Url, connect, required_run
+from offload.cli.options import Json, RunArgument, TokenFile, Uid, Url, connect, pinned, required_run
 from offload.cli.tables import printable, show, when
 from offload.domain.quantities import format_size
 
@@ -23,7 +23,7 @@ def command(
     """Show what the run's status lists, why the rest is not there, and how publishing is."""
     run = required_run(run)
     with connect(url, token_file) as client:
-        explanation = client.explain(run, uid=uid)
+        explanation = client.explain(run, uid=pinned(uid, run))
     if as_json:
         typer.echo(json.dumps(explanation.to_json(), ensure_ascii=False))
         return

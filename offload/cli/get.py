@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from offload.cli.options import TokenFile, Uid, Url, connect, notice
+from offload.cli.options import TokenFile, Uid, Url, connect, notice, pinned
 from offload.cli.progress import Transfers
 from offload.domain.quantities import format_size
 from offload.errors import ConfigError
@@ -50,7 +50,7 @@ def command(  # noqa: PLR0913, PLR0917 - the command line's options
             f"{namespace}/{run}",
             name,
             target or sys.stdout.buffer,
-            uid=uid,
+            uid=pinned(uid, f"{namespace}/{run}"),
             version=version,
             progress=transfer.move,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offload.cli.options import Json, RunArgument, TokenFile, Uid, Url, connect, required_run
+from offload.cli.options import Json, RunArgument, TokenFile, Uid, Url, connect, pinned, required_run
 from offload.cli.tables import show, when
 from offload.domain.artifact import State
 from offload.domain.quantities import format_size
@@ -40,17 +40,18 @@ def command(  # noqa: PLR0913, PLR0917 - the command line's options
 
     FATE is `stored`, or what ended the artifact, when, and by whom or which rule.
     """
+    run = required_run(run)
     with connect(url, token_file) as client:
         artifacts = islice(
             client.history(
-                required_run(run),
+                run,
                 type=type_,
                 name=name,
                 state=state,
                 since=since,
                 until=until,
                 order=order,
-                uid=uid,
+                uid=pinned(uid, run),
                 page=min(limit or 1000, 1000),
             ),
             limit,

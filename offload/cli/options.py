@@ -27,7 +27,8 @@ TokenFile = Annotated[
 Uid = Annotated[
     str | None,
     typer.Option(
-        "--uid", envvar="OFFLOAD_RUN_UID", help="Pin one incarnation of the run, also a deleted one."
+        "--uid",
+        help="Pin one incarnation of the run, also a deleted one. OFFLOAD_RUN_UID pins OFFLOAD_RUN.",
     ),
 ]
 RunArgument = Annotated[
@@ -57,6 +58,13 @@ def required_run(run: str | None) -> str:
     if not namespace or not name or "/" in name:
         raise ConfigError(f"a run is named NAMESPACE/NAME; got {run!r}")
     return run
+
+
+def pinned(uid: str | None, run: str) -> str | None:
+    """The uid that `run` is pinned to; the environment's belongs to the environment's run only."""
+    if uid or os.environ.get("OFFLOAD_RUN", run) != run:
+        return uid
+    return os.environ.get("OFFLOAD_RUN_UID") or None
 
 
 def seconds(option: str, duration: str) -> float:

@@ -13,7 +13,7 @@ import typer
 
 from offload.cli import exits
 from offload.cli.naming import Item, Plan, plan
-from offload.cli.options import TokenFile, Uid, Url, connect, notice, required_run
+from offload.cli.options import TokenFile, Uid, Url, connect, notice, pinned, required_run
 from offload.cli.progress import Transfers
 from offload.cli.tables import printable
 from offload.domain.names import check_content_type, check_type
@@ -61,9 +61,10 @@ def command(  # noqa: PLR0913, PLR0917 - the command line's options
     A file is named by its base name, files of a folder FOLDER/relative/path. Two equal names are an error
     before anything is sent.
     """
-    options: dict[str, Any] = {"type": type_, "content_type": content_type, "expires": expires, "uid": uid}
+    options: dict[str, Any] = {"type": type_, "content_type": content_type, "expires": expires}
     try:
         run = required_run(run)
+        options["uid"] = pinned(uid, run)
         _check(options)
         planned = _planned(paths, name, best_effort=best_effort)
         with connect(url, token_file, retry_for=retry_for) as client:

@@ -49,9 +49,10 @@ def fetch(
                         content = _announced(response)
                         sink.begin(content)
                         if sink.taken:
-                            continue  # an earlier attempt left a part: ask for the rest only
-                    _check_place(response, content, sink)
-                    for piece in response.iter_raw(PIECE):
+                            continue  # an earlier call left a part: ask for the rest only
+                    else:
+                        _check_place(response, content, sink)
+                    for piece in response.iter_raw():
                         sink.take(piece)
                         if progress:
                             progress(sink.taken, content.size_bytes)
@@ -213,7 +214,8 @@ def _check_place(response: httpx.Response, content: Content, sink: _Sink) -> Non
         match = _RANGE_START.match(response.headers.get("Content-Range", ""))
         if not match or int(match[1]) != sink.taken:
             raise StrangeAnswerError(f"{response.request.url} answers another range than was asked for")
-    elif sink.taken:
+        return
+    if sink.taken:
         sink.restart()
-        if _announced(response) != content:
-            raise DamagedDownloadError("a newer version was stored while this one was fetched; try again")
+    if _announced(response) != content:
+        raise DamagedDownloadError("a newer version was stored while this one was fetched; try again")
