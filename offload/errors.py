@@ -296,6 +296,18 @@ class StatusRefusedError(OffloadError):
     type = "status-refused"
 
 
+class PointersNotKeptError(OffloadError):
+    """The served AgentRun schema keeps no pointers: it needs `name` and `uri`, or `name` and `url`."""
+
+    type = "pointers-not-kept"
+
+
+class StatusNotKeptError(OffloadError):
+    """The API server accepted a status and answered without all of it."""
+
+    type = "status-not-kept"
+
+
 class ClusterForbiddenError(ClusterUnavailableError):
     """The API server refuses this identity."""
 

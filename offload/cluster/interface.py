@@ -44,6 +44,8 @@ class Listed:
 
     namespace: str | None
     uids: frozenset[str]
+    began: float | None = None
+    """When the list began, by `time.monotonic()`; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

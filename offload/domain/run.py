@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+TERMINAL_PHASES = frozenset({"Succeeded", "Failed", "Cancelled"})
+"""Phases that a run does not leave."""
+
 
 @dataclass(frozen=True, slots=True)
 class SeenRun:
@@ -48,3 +51,5 @@ class Run:
     """Entries of ours in status as last published."""
     publish_error: str | None
     """Why the last publish failed; None after one that succeeded."""
+    publish_failures: int = 0
+    """Failed publishes since the last one that succeeded."""

@@ -1,0 +1,196 @@
+"""Lists and watches, merged into one stream of changes."""
+
+import json
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import urllib3
+
+from offload.cluster.api import Api, AskedToWaitError, Object, TooOldError, refusal, unavailable
+from offload.cluster.interface import Change, Deleted, Fresh, Listed, Present
+from offload.cluster.reading import collection_path, read_run
+from offload.errors import ClusterForbiddenError, ClusterUnavailableError, OffloadError
+
+PAGE = 250
+WATCH_SECONDS = 50
+SILENCE_SECONDS = 55.0
+"""A watch that says nothing for so long is dead: its bookmarks and its end come sooner."""
+
+FIRST_PAUSE, LONGEST_PAUSE, LONGEST_ASKED_PAUSE = 0.5, 5.0, 60.0
+"""Seconds. The longest is short, so that pointers are there soon after an outage; jitter spreads replicas."""
+
+RELIST_AFTER = 3
+"""Refusals of a watch in a row after which its revision is no longer trusted."""
+
+QUEUED = 250
+"""Changes that wait for the reader; feeds pause beyond."""
+
+POLL_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+def merged(api: Api, namespaces: Sequence[str], stop: threading.Event) -> Iterator[Change]:
+    """The changes of every namespace (none named: of all at once), each followed in a thread.
+
+    `Fresh` is given once every one of them was heard since the last `Fresh`. Raises what a feed ends with.
+    """
+    ended = threading.Event()
+    waiting: queue.Queue[tuple[_Feed, Change | Exception]] = queue.Queue(QUEUED)
+    feeds = [_Feed(api, namespace, waiting, ended) for namespace in (namespaces or (None,))]
+    for feed in feeds:
+        feed.start()
+    heard: set[_Feed] = set()
+    try:
+        while not stop.is_set():
+            try:
+                feed, change = waiting.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if isinstance(change, Exception):
+                raise change
+            if isinstance(change, Fresh):
+                heard.add(feed)
+                if len(heard) < len(feeds):
+                    continue
+                heard.clear()
+            yield change
+    finally:
+        ended.set()
+        for feed in feeds:
+            feed.interrupt()
+        for feed in feeds:
+            feed.join(timeout=2)
+
+
+class _Feed(threading.Thread):
+    """One list and the watches that follow it."""
+
+    def __init__(
+        self,
+        api: Api,
+        namespace: str | None,
+        out: "queue.Queue[tuple[_Feed, Change | Exception]]",
+        ended: threading.Event,
+    ) -> None:
+        super().__init__(name=f"watch-{namespace or 'all'}", daemon=True)
+        self._api, self._namespace, self._out, self._ended = api, namespace, out, ended
+        self._path = collection_path(namespace)
+        self._revision: str | None = None
+        self._response: urllib3.HTTPResponse | None = None
+        self._failures = self._refusals = 0
+
+    def interrupt(self) -> None:
+        """Wake a watch that waits for the server; `ended` is set before."""
+        if response := self._response:
+            with suppress(Exception):
+                response.shutdown()
+
+    def run(self) -> None:
+        try:
+            while not self._ended.is_set():
+                self._attempt()
+        except Exception as error:  # noqa: BLE001 - it is raised where the changes are read
+            self._emit(error)
+
+    def _attempt(self) -> None:
+        try:
+            if self._revision is None:
+                self._list()
+            began = time.monotonic()
+            self._watch()
+            if time.monotonic() - began < 1:
+                raise ClusterUnavailableError("the watch ended as soon as it began")
+            self._failures = self._refusals = 0
+        except ClusterForbiddenError:
+            raise
+        except TooOldError as error:
+            self._revision = None
+            self._pause(error)
+        except OffloadError as error:
+            if not isinstance(error.__cause__, (urllib3.exceptions.HTTPError, OSError)):
+                self._refusals += 1
+            if self._refusals >= RELIST_AFTER:
+                self._revision, self._refusals = None, 0
+            self._pause(error)
+
+    def _list(self) -> None:
+        began = time.monotonic()
+        uids: set[str] = set()
+        query = {"limit": str(PAGE)}
+        while not self._ended.is_set():
+            page = self._api.get(self._path, query)
+            metadata = page["metadata"]
+            # Reduced before the next page is read: specs can be large, and none is needed.
+            runs = [read_run(item) for item in page.pop("items")]
+            for run in runs:
+                uids.add(run.seen.uid)
+                self._emit(Present(run))
+            if not metadata.get("continue"):
+                self._emit(Listed(self._namespace, frozenset(uids), began))
+                self._emit(Fresh())
+                self._revision = metadata["resourceVersion"]
+                return
+            query["continue"] = metadata["continue"]
+
+    def _watch(self) -> None:
+        if self._ended.is_set():
+            return
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._revision or "",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        self._response = response = self._api.stream(self._path, query, silence=SILENCE_SECONDS)
+        try:
+            for line in _lines(response):
+                if self._ended.is_set():
+                    return
+                self._take(json.loads(line))
+            self._emit(Fresh())
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise unavailable(f"watching {self._path}", error) from error
+        finally:
+            self._response = None
+            response.close()
+
+    def _take(self, event: Object) -> None:
+        kind, body = event["type"], event["object"]
+        if kind == "ERROR":
+            raise refusal(body.get("code", 500), f"watching {self._path}", json.dumps(body).encode())
+        self._failures = self._refusals = 0
+        if kind == "BOOKMARK":
+            self._emit(Fresh())
+        else:
+            run = read_run(body)
+            self._emit(Deleted(run) if kind == "DELETED" else Present(run))
+        self._revision = body["metadata"]["resourceVersion"]
+
+    def _emit(self, change: Change | Exception) -> None:
+        while not self._ended.is_set():
+            with suppress(queue.Full):
+                self._out.put((self, change), timeout=POLL_SECONDS)
+                return
+
+    def _pause(self, error: OffloadError) -> None:
+        most = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
+        self._failures += 1
+        asked = error.retry_after if isinstance(error, AskedToWaitError) else 0
+        seconds = max(most * random.uniform(0.25, 1), min(asked, LONGEST_ASKED_PAUSE))  # noqa: S311 - jitter
+        if not self._ended.is_set():
+            log.warning("following %s: trying again in %.1f s: %s", self._path, seconds, error)
+        self._ended.wait(seconds)
+
+
+def _lines(response: urllib3.HTTPResponse) -> Iterator[bytes]:
+    """Whole lines; what is left without an end when the answer ends was cut off, and is dropped."""
+    rest = b""
+    for piece in response.stream(2**16, decode_content=False):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from filter(None, lines)

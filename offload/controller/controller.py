@@ -1,0 +1,86 @@
+"""All loops of one controller process, started and stopped together."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from offload.controller.dispatch import Dispatcher
+from offload.controller.jobs import Job, JobLoop
+from offload.controller.loops import Loop
+from offload.index import Index
+from offload.services.follow import Follower
+from offload.services.publish import Publisher
+from offload.services.schema import ServedSchema
+
+SCHEMA_SECONDS = 30.0
+SCHEMA_SECONDS_WHILE_UNUSABLE = 5.0
+WATCH_AGE_SECONDS = 150.0
+"""Older than this the watch counts as broken: bookmarks come about once a minute."""
+
+log = structlog.get_logger()
+
+
+class Controller:
+    """Follows, publishes, refreshes the schema, and does periodic jobs. Usable once."""
+
+    def __init__(  # noqa: PLR0913 - parts and values, each once
+        self,
+        index: Index,
+        schema: ServedSchema,
+        follower: Follower,
+        publisher: Publisher | None,
+        *,
+        jobs: Sequence[Job] = (),
+        holder: str,
+        workers: int = 8,
+        namespaces: Sequence[str] = (),
+    ) -> None:
+        """Without a `publisher` nothing is published (`OFFLOAD_PUBLISH=off`)."""
+        self._schema, self._follower, self._publishes = schema, follower, publisher is not None
+        self._loops = [Loop("follow", follower.run)]
+        if publisher:
+            dispatcher = Dispatcher(
+                index,
+                publisher,
+                schema,
+                follower,
+                holder=holder,
+                workers=workers,
+                namespaces=namespaces,
+            )
+            self._loops += [Loop("schema", self._refresh), Loop("publish", dispatcher.run)]
+        self._loops += [Loop(job.name, JobLoop(index, job, holder=holder).run) for job in jobs]
+
+    def start(self) -> None:
+        """Start every loop."""
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self, within: float = 8.0) -> bool:
+        """End every loop; whether all ended `within` so many seconds. Publishes that run are finished."""
+        for loop in self._loops:
+            loop.ask_to_stop()
+        until = time.monotonic() + within
+        late = [loop.name for loop in self._loops if not loop.join(max(0.0, until - time.monotonic()))]
+        if late:
+            log.warning("controller.did_not_stop", loops=late)
+        return not late
+
+    def ready(self) -> list[str]:
+        """What is wrong now; empty when all is well."""
+        problems = [loop.problem for loop in self._loops if loop.problem]
+        if self._publishes and self._schema.problem:
+            problems.append(self._schema.problem)
+        age = self._follower.age()
+        if age == float("inf"):
+            problems.append("the AgentRuns were not listed yet")
+        elif age > WATCH_AGE_SECONDS:
+            problems.append(f"the AgentRun watch was last current {age:.0f} s ago")
+        return problems
+
+    def _refresh(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._schema.refresh()
+            stop.wait(SCHEMA_SECONDS_WHILE_UNUSABLE if self._schema.problem else SCHEMA_SECONDS)

@@ -1,0 +1,93 @@
+"""Claims of dirty runs, handed to workers."""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from offload import metrics
+from offload.domain.run import Run
+from offload.index import Index, publishing
+from offload.services.follow import Follower
+from offload.services.publish import Outcome, Publisher
+from offload.services.schema import ServedSchema
+
+LEASE = timedelta(seconds=4)
+"""A claim's life: what a killed controller's runs wait before another one publishes them."""
+LOOK_SECONDS = 0.2
+"""The most time between two looks for dirty runs, where nothing wakes this loop earlier."""
+GAUGE_SECONDS = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
+
+log = structlog.get_logger()
+
+
+class Dispatcher:
+    """One thread that claims as many runs as workers are free, and no more: no claim waits in a queue."""
+
+    def __init__(  # noqa: PLR0913 - parts and values, each once
+        self,
+        index: Index,
+        publisher: Publisher,
+        schema: ServedSchema,
+        follower: Follower,
+        *,
+        holder: str,
+        workers: int,
+        namespaces: Sequence[str],
+    ) -> None:
+        """`workers` publishes run at a time, of runs in `namespaces` (none: all)."""
+        self._index, self._publisher, self._schema, self._follower = index, publisher, schema, follower
+        self._holder, self._workers, self._namespaces = holder, workers, tuple(namespaces)
+        self._resume_at = 0.0
+        self._pause = 0.0
+        self._gauged_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Dispatch until `stop` is set, then wait for the publishes that run."""
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="publish") as pool:
+            running: set[Future[None]] = set()
+            while not stop.is_set():
+                self._gauge()
+                running = {future for future in running if not future.done()}
+                if self._schema.problem or time.monotonic() < self._resume_at:
+                    stop.wait(LOOK_SECONDS)
+                    continue
+                # One run finds out whether an outage is over.
+                free = (1 if self._pause else self._workers) - len(running)
+                claimed = self._claim(free) if free > 0 else []
+                running |= {pool.submit(self._publish, run) for run in claimed}
+                if free <= 0:
+                    wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+                elif len(claimed) < free:
+                    self._index.wait_for_dirty(LOOK_SECONDS)
+
+    def _claim(self, limit: int) -> list[Run]:
+        with self._index.read() as tx:
+            # A look costs less than a claim, which is a write.
+            if publishing.oldest_dirty(tx) is None:
+                return []
+        with self._index.begin() as tx:
+            return publishing.claim(
+                tx, holder=self._holder, limit=limit, lease=LEASE, namespaces=self._namespaces
+            )
+
+    def _publish(self, run: Run) -> None:
+        if self._publisher.publish(run) is Outcome.UNAVAILABLE:
+            # One outage is met by each worker once, not by every dirty run in turn.
+            self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
+            self._resume_at = time.monotonic() + self._pause
+        else:
+            self._pause = 0.0
+
+    def _gauge(self) -> None:
+        if time.monotonic() - self._gauged_at < GAUGE_SECONDS:
+            return
+        self._gauged_at = time.monotonic()
+        with self._index.read() as tx:
+            oldest = publishing.oldest_dirty(tx)
+        metrics.OLDEST_DIRTY.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)
+        metrics.WATCH_AGE.set(self._follower.age())

@@ -1,0 +1,99 @@
+"""Periodic jobs that one controller at a time does: the sweep, the orphan cleaner."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from offload.errors import IndexUnavailableError
+from offload.index import Index, leases
+
+LEASE = timedelta(seconds=60)
+RENEW_SECONDS = 15.0
+LOOK_SECONDS = 30.0
+"""The most time between two looks at whether a job is due."""
+POLL_SECONDS = 0.25
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to do every so often."""
+
+    name: str
+    every: timedelta
+    """Counted from the end of the last one that succeeded, by any controller."""
+    run: Callable[[threading.Event], None]
+    """Does it; returns soon after the event is set, at shutdown or since the lease was lost."""
+
+
+class JobLoop:
+    """Looks whether one job is due, and does it under its lease."""
+
+    def __init__(self, index: Index, job: Job, *, holder: str) -> None:
+        """`holder` names this process among those that share the index."""
+        self._index, self._job, self._holder = index, job, holder
+
+    def run(self, stop: threading.Event) -> None:
+        """Go on until `stop` is set. Raises what the job raises, after giving its lease back."""
+        look = min(LOOK_SECONDS, self._job.every.total_seconds() / 10)
+        while not stop.is_set():
+            if self._take():
+                self._do(stop)
+            stop.wait(look)
+
+    def _take(self) -> bool:
+        name, every = self._job.name, self._job.every
+        with self._index.read() as tx:
+            if not leases.due(tx, name, every=every):
+                return False
+        with self._index.begin() as tx:
+            if not leases.acquire(tx, name, holder=self._holder, lease=LEASE):
+                return False
+            # Another controller may have done it between the look and the lease.
+            due = leases.due(tx, name, every=every)
+            if not due:
+                leases.release(tx, name, holder=self._holder)
+            return due
+
+    def _do(self, stop: threading.Event) -> None:
+        cut_short, finished = threading.Event(), threading.Event()
+        renewal = threading.Thread(
+            target=self._hold, args=(stop, cut_short, finished), name=f"{self._job.name}-lease", daemon=True
+        )
+        renewal.start()
+        log.info("job.started", job=self._job.name)
+        succeeded = False
+        try:
+            self._job.run(cut_short)
+            succeeded = not cut_short.is_set()
+        finally:
+            finished.set()
+            renewal.join()
+            with self._index.begin() as tx:
+                if succeeded:
+                    leases.done(tx, self._job.name)
+                leases.release(tx, self._job.name, holder=self._holder)
+        log.info("job.ended", job=self._job.name, succeeded=succeeded)
+
+    def _hold(self, stop: threading.Event, cut_short: threading.Event, finished: threading.Event) -> None:
+        """Renew the lease while the job runs; cut the job short at shutdown or where the lease is lost."""
+        renewed = time.monotonic()
+        while not finished.wait(POLL_SECONDS) and not cut_short.is_set():
+            since = time.monotonic() - renewed
+            if stop.is_set() or since > LEASE.total_seconds():
+                cut_short.set()
+            elif since > RENEW_SECONDS:
+                try:
+                    with self._index.begin() as tx:
+                        held = leases.acquire(tx, self._job.name, holder=self._holder, lease=LEASE)
+                except IndexUnavailableError as error:
+                    log.warning("job.lease_not_renewed", job=self._job.name, problem=str(error))
+                    continue
+                renewed = time.monotonic()
+                if not held:
+                    cut_short.set()

@@ -1,0 +1,352 @@
+"""The projection: from history, and what others wrote, to what an AgentRun's status should say.
+
+Pure, and idempotent: projecting onto a status that holds the projection changes nothing.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from offload.domain.artifact import Artifact, State
+from offload.domain.limits import STATUS_ENTRIES
+from offload.domain.pointers import Reason, StatusSchema, compact, pointer, unfit_fields
+from offload.domain.quantities import format_size
+
+TRUNCATED = "ArtifactsTruncated"
+OVER_LIMIT = "ArtifactsOverLimit"
+OUR_CONDITIONS = frozenset({TRUNCATED, OVER_LIMIT})
+ALL_LISTED = "AllListed"
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Limits of the list: `count` entries, and `size_bytes` of it as compact UTF-8 JSON."""
+
+    count: int = STATUS_ENTRIES
+    size_bytes: int = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Another writer's entry that points elsewhere, and when it was first seen by the run's sequence."""
+
+    seq: int
+    fingerprint: str
+    entry: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a run has: its newest current artifacts, at least as many as the cap where it has them."""
+
+    artifacts: Sequence[Artifact]
+    foreign: Sequence[Foreign]
+    current_count: int
+    """All current artifacts, loaded here or not."""
+    stored_bytes: int
+    entries_at_finish: int | None = None
+    """How many entries were there when the run finished; None where that does not matter or is not known."""
+    hint: str = ""
+    """Where the full history is: a URL, or the command that shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A condition that changes its status: one Event."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What status should say."""
+
+    schema: StatusSchema
+    desired: Mapping[str, Any]
+    """Fields of `status` as the API server would store them; only those that are ours to decide."""
+    listed: frozenset[UUID]
+    listed_foreign: frozenset[str]
+    """Fingerprints of the other writers' entries that are listed."""
+    total: int
+    """Entries there would be without limits."""
+    left_out: Mapping[Reason, int]
+    reasons: Mapping[UUID, Reason]
+    """Of the artifacts that were given and are left out."""
+    older: Reason
+    """Why artifacts are left out that were not given."""
+    transitions: tuple[Transition, ...]
+
+    @property
+    def artifacts(self) -> Sequence[Mapping[str, Any]]:
+        """The list for `status.artifacts`, oldest to newest."""
+        entries: Sequence[Mapping[str, Any]] = self.desired["artifacts"]
+        return entries
+
+    def patch_for(self, status: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of it that `status` lacks: the value of `status` in a merge patch; empty for none."""
+        return {
+            field: value
+            for field, value in self.desired.items()
+            if (status.get(field) or _NOTHING) != (value or _NOTHING)
+        }
+
+    def differs_from(self, status: Mapping[str, Any]) -> bool:
+        """Whether `status`, as read from the API server, is not what it should be."""
+        return bool(self.patch_for(status))
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why an artifact is not in status."""
+
+    reason: str
+    message: str
+
+
+def effective_cap(caps: Caps, schema: StatusSchema) -> int:
+    """Entries that status may have: the lower of the setting and the served `maxItems`."""
+    return caps.count if schema.max_items is None else min(caps.count, schema.max_items)
+
+
+def project(  # noqa: PLR0913 - each is one thing that status depends on
+    history: History,
+    status: Mapping[str, Any],
+    *,
+    schema: StatusSchema,
+    caps: Caps,
+    strict: bool,
+    now: datetime,
+) -> Projection:
+    """What `status` should say of a run's history.
+
+    Entries run oldest to newest and the newest survive a limit. The condition `ArtifactsTruncated` says what
+    is left out. In strict mode more entries than the cap, or inline or over-long entries of others, also fail
+    the run (`ArtifactsOverLimit`), unless it ended Failed or Cancelled, or Succeeded before there was excess.
+    """
+    cap = effective_cap(caps, schema)
+    choice = _choose(history, schema, cap, caps.size_bytes)
+    total = max(history.current_count, len(history.artifacts)) + len(history.foreign)
+    left_out = Counter(choice.left_out)
+    left_out[choice.older] += total - len(choice.entries) - left_out.total()
+    left_out = +left_out
+
+    desired: dict[str, Any] = {"artifacts": choice.entries}
+    conditions = _Conditions(status, now)
+    if left_out:
+        reason = next(reason for reason in Reason if left_out[reason])
+        conditions.set(TRUNCATED, "True", reason, _summary(len(choice.entries), total, history))
+    elif TRUNCATED in conditions:
+        conditions.set(TRUNCATED, "False", ALL_LISTED, "every current artifact is listed")
+    if strict:
+        excess = _excess(history, status, choice, cap=cap, total=total)
+        if excess:
+            conditions.set(OVER_LIMIT, "True", excess, _summary(len(choice.entries), total, history))
+            desired |= _verdict(status, schema, now)
+    if schema.keeps("conditions") and conditions.hold_ours:
+        desired["conditions"] = conditions.items
+
+    return Projection(
+        schema=schema,
+        desired={field: schema.stored(field, value) for field, value in desired.items()},
+        listed=frozenset(choice.listed),
+        listed_foreign=frozenset(choice.listed_foreign),
+        total=total,
+        left_out=left_out,
+        reasons=choice.reasons,
+        older=choice.older,
+        transitions=tuple(conditions.transitions) if schema.keeps("conditions") else (),
+    )
+
+
+def finished_at(status: Mapping[str, Any]) -> datetime | None:
+    """When the run ended, by its status."""
+    text = status.get("finishedAt")
+    try:
+        time = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return time.replace(tzinfo=time.tzinfo or UTC) if time else None
+
+
+def why_absent(artifact: Artifact, projection: Projection) -> Absence | None:
+    """Why status does not list `artifact`; None where it does."""
+    if artifact.id in projection.listed:
+        return None
+    if artifact.state is not State.STORED:
+        by = f" by {artifact.ended_by}" if artifact.ended_by else ""
+        at = f" at {_rfc3339(artifact.ended_at)}" if artifact.ended_at else ""
+        return Absence(artifact.state.value.capitalize(), f"{artifact.state.value}{by}{at}")
+    if not artifact.current:
+        return Absence("Superseded", "a newer version of the same name is current")
+    reason = projection.reasons.get(artifact.id, projection.older)
+    return Absence(reason.value, _EXPLANATIONS[reason].format(listed=len(projection.artifacts)))
+
+
+_NOTHING: list[Any] = []
+_EXPLANATIONS = {
+    Reason.COUNT_LIMIT: "older than the newest {listed} entries, which is as many as status may list",
+    Reason.BYTE_LIMIT: "older than the newest {listed} entries, which are as many bytes as status may list",
+    Reason.URI_TOO_LONG: "its name or address is longer than an entry of status may be",
+    Reason.INLINE_DATA: "it holds content in place of a pointer",
+}
+_ENDED = frozenset({"Failed", "Cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    entries: list[dict[str, Any]]
+    listed: list[UUID]
+    listed_foreign: list[str]
+    left_out: Counter[Reason]
+    reasons: dict[UUID, Reason]
+    foreign_excess: frozenset[Reason]
+    older: Reason
+
+
+def _choose(history: History, schema: StatusSchema, cap: int, size_bytes: int) -> _Choice:
+    """Walk from the newest entry until a limit is met; what is older than that is left out."""
+    chosen: list[tuple[dict[str, Any], Artifact | Foreign]] = []
+    reasons: dict[UUID, Reason] = {}
+    left_out: Counter[Reason] = Counter()
+    foreign_excess = set()
+    room = size_bytes - len("[]")
+    stopped: Reason | None = None
+    for item in _newest_first(history):
+        entry, reason = _entry(item, schema)
+        size = len(compact(entry))
+        if isinstance(item, Foreign) and reason:
+            foreign_excess.add(reason)
+        if not reason and size > size_bytes - len("[]"):
+            reason = Reason.BYTE_LIMIT
+        if not reason:
+            if not stopped and len(chosen) >= cap:
+                stopped = Reason.COUNT_LIMIT
+            elif not stopped and size > room:
+                stopped = Reason.BYTE_LIMIT
+            reason = stopped
+        if reason:
+            left_out[reason] += 1
+            if isinstance(item, Artifact):
+                reasons[item.id] = reason
+            continue
+        chosen.append((entry, item))
+        room -= size + len(",")
+    chosen.reverse()
+    return _Choice(
+        entries=[entry for entry, _ in chosen],
+        listed=[item.id for _, item in chosen if isinstance(item, Artifact)],
+        listed_foreign=[item.fingerprint for _, item in chosen if isinstance(item, Foreign)],
+        left_out=left_out,
+        reasons=reasons,
+        foreign_excess=frozenset(foreign_excess),
+        older=stopped or Reason.COUNT_LIMIT,
+    )
+
+
+def _newest_first(history: History) -> list[Artifact | Foreign]:
+    # Artifacts stand behind foreign entries of the same place: an order that every replica sees alike.
+    items: list[tuple[int, int, str, Artifact | Foreign]] = [
+        *((foreign.seq, 0, foreign.fingerprint, foreign) for foreign in history.foreign),
+        *((artifact.seq, 1, str(artifact.id), artifact) for artifact in history.artifacts),
+    ]
+    return [item for *_, item in sorted(items, key=lambda place: place[:3], reverse=True)]
+
+
+def _entry(item: Artifact | Foreign, schema: StatusSchema) -> tuple[dict[str, Any], Reason | None]:
+    """What an item looks like in status, or why it can't be there."""
+    if isinstance(item, Artifact):
+        entry = pointer(item, schema)
+        return schema.stored_entry(entry or {}), None if entry else Reason.URI_TOO_LONG
+    unfit = unfit_fields(item.entry, schema)
+    entry = schema.stored_entry(item.entry)
+    if unfit:
+        return entry, min(unfit.values(), key=list(Reason).index)
+    return entry, None if schema.takes(entry) else Reason.URI_TOO_LONG
+
+
+class _Conditions:
+    """The list of conditions with ours set in place, or behind the others where they were not there."""
+
+    def __init__(self, status: Mapping[str, Any], now: datetime) -> None:
+        found: list[Any] = list(status.get("conditions") or ())
+        self.transitions: list[Transition] = []
+        self.items: list[Any] = []
+        self._places: dict[str, int] = {}
+        self._now = now
+        for item in found:
+            type_ = item.get("type") if isinstance(item, Mapping) else None
+            if type_ in OUR_CONDITIONS:
+                if type_ in self._places:
+                    continue
+                self._places[type_] = len(self.items)
+            self.items.append(item)
+
+    def __contains__(self, type_: str) -> bool:
+        return type_ in self._places
+
+    @property
+    def hold_ours(self) -> bool:
+        return bool(self._places)
+
+    def set(self, type_: str, status: str, reason: str, message: str) -> None:
+        before: Mapping[str, Any] = self.items[self._places[type_]] if type_ in self else {}
+        same = before.get("status") == status
+        since = before.get("lastTransitionTime") if same else None
+        condition = {
+            "type": type_,
+            "status": status,
+            "reason": str(reason),
+            "message": message,
+            "lastTransitionTime": since or _rfc3339(self._now),
+        }
+        if type_ in self:
+            self.items[self._places[type_]] = condition
+        else:
+            self._places[type_] = len(self.items)
+            self.items.append(condition)
+        if not same:
+            self.transitions.append(Transition(type_ if status == "True" else str(reason), message))
+
+
+def _summary(shown: int, total: int, history: History) -> str:
+    return (
+        f"{shown} of {total} artifacts are listed; {format_size(history.stored_bytes)} are stored; "
+        f"full history: {history.hint}"
+    )
+
+
+def _excess(
+    history: History, status: Mapping[str, Any], choice: _Choice, *, cap: int, total: int
+) -> Reason | None:
+    """What strict mode fails the run for; None for nothing, or nothing that was there before it succeeded."""
+    adopted = [artifact for artifact in history.artifacts if artifact.origin]
+    if status.get("phase") == "Succeeded":
+        finished = finished_at(status)
+        if history.entries_at_finish is not None:
+            total = history.entries_at_finish
+        if finished:
+            adopted = [artifact for artifact in adopted if artifact.created_at <= finished]
+    if total > cap:
+        return Reason.COUNT_LIMIT
+    if adopted:
+        return Reason.INLINE_DATA
+    return next((reason for reason in Reason if reason in choice.foreign_excess), None)
+
+
+def _verdict(status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> dict[str, Any]:
+    if status.get("phase") in _ENDED:
+        return {}
+    verdict = {
+        "phase": "Failed",
+        "reason": OVER_LIMIT,
+        "finishedAt": status.get("finishedAt") or _rfc3339(now),
+    }
+    return {field: value for field, value in verdict.items() if schema.keeps(field)}
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

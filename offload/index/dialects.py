@@ -1,0 +1,361 @@
+"""What differs between SQLite and PostgreSQL, all of it."""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.pool import NullPool
+
+from offload.index import globs
+
+CHANNEL = "offload_dirty"
+"""PostgreSQL's NOTIFY channel on which a commit that makes runs dirty is announced."""
+
+BUSY_SECONDS = 10
+"""How long a writer waits for another one before it gives up."""
+
+_DIRTIED = "offload_dirtied"
+_MIGRATION_LOCK = 0x6F66666C6F6164  # "offload"
+
+# Words compare and sort by code point on both, so that pages, globs and indices agree.
+Words = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+Json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """An aware datetime, kept in UTC; SQLite's text of fixed width sorts in order of time."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("the index takes aware datetimes only")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def partial_index(
+    name: str, *columns: sa.Column[Any], where: sa.ColumnElement[bool], unique: bool = False
+) -> sa.Index:
+    """An index over the rows for which `where` is true."""
+    return sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+class Engines(Protocol):
+    """One kind of database."""
+
+    def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
+        """The engine of a serving process, which opens at most `connections`."""
+        ...
+
+    def migration_engine(self, url: sa.URL) -> sa.Engine:
+        """An engine without a pool whose transactions may change tables."""
+        ...
+
+    def reading(self, engine: sa.Engine) -> sa.Engine:
+        """The same pool, for transactions that only read."""
+        ...
+
+    def writer_lock(self) -> AbstractContextManager[Any]:
+        """Held by a thread of this process for as long as it writes."""
+        ...
+
+    def wakeups(self, engine: sa.Engine) -> "Wakeups":
+        """Where this process learns that runs became dirty."""
+        ...
+
+    def now(self, tx: sa.Connection) -> datetime:
+        """The database's clock."""
+        ...
+
+    def lock_text(self, tx: sa.Connection, text: str) -> None:
+        """Exclude other transactions that lock the same `text`, until this one ends."""
+        ...
+
+    def lock_migrations(self, tx: sa.Connection) -> None:
+        """Exclude other migrations until this transaction ends."""
+        ...
+
+    def announce(self, tx: sa.Connection) -> None:
+        """Wake who waits for dirty runs, when this transaction commits."""
+        ...
+
+    pairs: sa.FromClause
+    """A table with the columns `first` and `second`, to join with: one statement for any number of pairs."""
+
+    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """The parameters with which a statement that joins with `pairs` is executed."""
+        ...
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT that has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        ...
+
+    def matches(self, column: sa.ColumnElement[str], glob: globs.Glob) -> sa.ColumnElement[bool]:
+        """Whether `column` matches `glob`, case-sensitive."""
+        ...
+
+
+class Wakeups(Protocol):
+    """Where a process waits until runs may have become dirty."""
+
+    def wait(self, timeout: float) -> None:
+        """Return at a wake-up, or after `timeout` seconds; early returns are allowed, errors are not."""
+        ...
+
+    def wake(self) -> None:
+        """Called after a commit of this process that announced something."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def engines_for(url: sa.URL) -> Engines | None:
+    """The kind of database that `url` names, None where it is not one of ours."""
+    return _BY_NAME.get(url.get_backend_name())
+
+
+def engines_of(tx: sa.Connection) -> Engines:
+    """The kind of database that `tx` is open on."""
+    return _BY_NAME[tx.dialect.name]
+
+
+def announced(tx: sa.Connection) -> bool:
+    """Whether `announce` was called in this transaction; asked once, at its end."""
+    return bool(tx.info.pop(_DIRTIED, False))
+
+
+def _pairs(query: str) -> sa.FromClause:
+    return sa.text(query).columns(first=Words, second=Words).subquery("pairs")
+
+
+class Sqlite:
+    """One file on one host, for one process that serves and one that controls."""
+
+    pairs = _pairs(
+        "SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS second"
+        " FROM json_each(:pairs)"
+    )
+
+    def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
+        engine = sa.create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=BUSY_SECONDS)
+        _prepare_sqlite(engine, foreign_keys=True)
+        return engine.execution_options(offload_begin="BEGIN IMMEDIATE")
+
+    def migration_engine(self, url: sa.URL) -> sa.Engine:
+        engine = sa.create_engine(url, poolclass=NullPool)
+        # Rebuilding a table drops it, which with foreign keys on would delete what refers to it.
+        _prepare_sqlite(engine, foreign_keys=False)
+        return engine.execution_options(offload_begin="BEGIN IMMEDIATE")
+
+    def reading(self, engine: sa.Engine) -> sa.Engine:
+        return engine.execution_options(offload_begin="BEGIN")
+
+    def writer_lock(self) -> AbstractContextManager[Any]:
+        # SQLite's own waiting is a sleep with back-off: threads of one process pass the turn by a lock.
+        # Reentrant, so that a write inside a write is SQLite's error and not a silence for ever.
+        return threading.RLock()
+
+    def wakeups(self, engine: sa.Engine) -> Wakeups:  # noqa: ARG002 - PostgreSQL's needs it
+        return _LocalWakeups()
+
+    def now(self, tx: sa.Connection) -> datetime:  # noqa: ARG002 - the database's clock is this host's
+        return datetime.now(UTC)
+
+    def lock_text(self, tx: sa.Connection, text: str) -> None:
+        """Nothing to do: BEGIN IMMEDIATE has excluded every other writer."""
+
+    def lock_migrations(self, tx: sa.Connection) -> None:
+        """Nothing to do, as above."""
+
+    def announce(self, tx: sa.Connection) -> None:
+        tx.info[_DIRTIED] = True
+
+    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        return {"pairs": json.dumps(pairs)}
+
+    def insert(self, table: sa.Table) -> sqlite.Insert:
+        return sqlite.insert(table)
+
+    def matches(self, column: sa.ColumnElement[str], glob: globs.Glob) -> sa.ColumnElement[bool]:
+        return column.op("GLOB", is_comparison=True)(globs.as_sqlite_glob(glob))
+
+
+class PostgreSQL:
+    """A server, for any number of processes; psycopg 3."""
+
+    pairs = _pairs(
+        "SELECT * FROM unnest(CAST(:firsts AS text[]), CAST(:seconds AS text[])) AS pairs(first, second)"
+    )
+
+    def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
+        engine = sa.create_engine(
+            _psycopg(url),
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=BUSY_SECONDS,
+            pool_use_lifo=True,
+        )
+        _bound_waiting(engine)
+        return engine
+
+    def migration_engine(self, url: sa.URL) -> sa.Engine:
+        return sa.create_engine(_psycopg(url), poolclass=NullPool)
+
+    def reading(self, engine: sa.Engine) -> sa.Engine:
+        # Each statement sees what is committed when it starts, as in READ COMMITTED, at one round trip, not
+        # three.
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def writer_lock(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def wakeups(self, engine: sa.Engine) -> Wakeups:
+        return _NotifyWakeups(engine)
+
+    def now(self, tx: sa.Connection) -> datetime:
+        # Not now(): that is the transaction's start, which can be before the end of one it waited for.
+        moment: datetime = tx.execute(_CLOCK).scalar_one()
+        return moment.astimezone(UTC)
+
+    def lock_text(self, tx: sa.Connection, text: str) -> None:
+        tx.execute(_LOCK_TEXT, {"text": text})
+
+    def lock_migrations(self, tx: sa.Connection) -> None:
+        tx.execute(_LOCK_NUMBER, {"number": _MIGRATION_LOCK})
+
+    def announce(self, tx: sa.Connection) -> None:
+        if not tx.info.get(_DIRTIED):
+            tx.info[_DIRTIED] = True
+            tx.execute(_NOTIFY)
+
+    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        return {"firsts": [first for first, _ in pairs], "seconds": [second for _, second in pairs]}
+
+    def insert(self, table: sa.Table) -> postgresql.Insert:
+        return postgresql.insert(table)
+
+    def matches(self, column: sa.ColumnElement[str], glob: globs.Glob) -> sa.ColumnElement[bool]:
+        return column.op("~", is_comparison=True)(globs.as_regex(glob))
+
+
+_BY_NAME: Mapping[str, Engines] = {"sqlite": Sqlite(), "postgresql": PostgreSQL(), "postgres": PostgreSQL()}
+
+_CLOCK = sa.text("SELECT clock_timestamp()")
+_LOCK_TEXT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:text, 0))")
+_LOCK_NUMBER = sa.text("SELECT pg_advisory_xact_lock(:number)")
+_NOTIFY = sa.text(f"SELECT pg_notify('{CHANNEL}', '')")
+
+
+def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
+        connection.isolation_level = None  # we say BEGIN, not the driver
+        for pragma in (
+            f"busy_timeout={BUSY_SECONDS * 1000}",
+            "journal_mode=WAL",
+            "synchronous=FULL",  # acknowledged means durable; WAL's NORMAL can lose the last commits
+            f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options()["offload_begin"])
+
+
+def _psycopg(url: sa.URL) -> sa.URL:
+    defaults = {
+        "connect_timeout": "5",
+        "keepalives_idle": "15",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "20000",
+        "application_name": "offload",
+    }
+    given = dict(url.query)
+    return url.set(drivername="postgresql+psycopg", query={**defaults, **given})
+
+
+def _bound_waiting(engine: sa.Engine) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
+        connection.execute(
+            f"SET lock_timeout = '{BUSY_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'"
+        )
+        connection.commit()
+
+
+class _LocalWakeups:
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def wait(self, timeout: float) -> None:
+        self._event.wait(timeout)
+        self._event.clear()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def close(self) -> None:
+        self._event.set()
+
+
+class _NotifyWakeups:
+    """Listens on a connection of its own; where that fails it is a plain timed wait until the next try."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = sa.create_engine(engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        self._listening: sa.Connection | None = None
+        self._turn = threading.Lock()
+        self._closed = threading.Event()
+
+    def wait(self, timeout: float) -> None:
+        with self._turn:
+            try:
+                if self._listening is None:
+                    self._listening = self._listen()
+                    return  # what was announced before must not be slept over
+                driver: Any = self._listening.connection.driver_connection
+                for _ in driver.notifies(timeout=timeout, stop_after=1):
+                    pass
+            except (sa.exc.DBAPIError, psycopg.Error):
+                self._forget()
+                self._closed.wait(timeout)
+
+    def wake(self) -> None:
+        """Nothing to do: NOTIFY reaches this process too."""
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._turn:
+            self._forget()
+            self._engine.dispose()
+
+    def _listen(self) -> sa.Connection:
+        connection = self._engine.connect()
+        try:
+            connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        except sa.exc.DBAPIError:
+            connection.close()
+            raise
+        return connection
+
+    def _forget(self) -> None:
+        if self._listening is not None:
+            self._listening.invalidate()
+            self._listening.close()
+            self._listening = None

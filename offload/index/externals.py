@@ -1,0 +1,83 @@
+"""Entries of other writers in a run's status that point elsewhere."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from offload.index import clock
+from offload.index.dialects import engines_of
+from offload.index.dirty import dirty_since, lock
+from offload.index.schema import externals, runs
+
+ExternalState = Literal["listed", "left-out", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """One entry. `fingerprint` tells it from the run's other ones."""
+
+    seq: int
+    """Its place among the run's artifacts, by when it was first seen; 0 for one that is new."""
+    run_uid: str
+    fingerprint: str
+    entry: Mapping[str, Any]
+    """As the other writer wrote it."""
+    state: ExternalState
+
+
+def of_run(tx: sa.Connection, run_uid: str) -> list[External]:
+    """A run's externals in order of `seq`, removed ones included."""
+    query = sa.select(
+        externals.c.seq,
+        externals.c.run_uid,
+        externals.c.fingerprint,
+        externals.c.entry,
+        externals.c.state,
+    ).where(externals.c.run_uid == run_uid)
+    return [External(*row) for row in tx.execute(query.order_by(externals.c.seq))]
+
+
+def save(tx: sa.Connection, run_uid: str, found: Iterable[External]) -> list[External]:
+    """Keep externals, and answer them with their `seq`.
+
+    One whose fingerprint is known keeps its `seq` and takes the new entry and state. Each new one takes the
+    next revision of the run, in the order given, which makes the run dirty (read its revision after this).
+    """
+    [run] = lock(tx, [run_uid], (runs.c.revision,))
+    known = {external.fingerprint: external for external in of_run(tx, run_uid)}
+    revision = run.revision
+    saved = []
+    for external in found:
+        before = known.get(external.fingerprint)
+        revision += before is None
+        saved.append(replace(external, run_uid=run_uid, seq=before.seq if before else revision))
+        known[external.fingerprint] = saved[-1]
+    if saved:
+        statement = engines_of(tx).insert(externals)
+        statement = statement.on_conflict_do_update(
+            index_elements=[externals.c.run_uid, externals.c.fingerprint],
+            set_={"entry": statement.excluded.entry, "state": statement.excluded.state},
+        )
+        tx.execute(
+            statement,
+            [
+                {
+                    "seq": external.seq,
+                    "run_uid": run_uid,
+                    "fingerprint": external.fingerprint,
+                    "entry": dict(external.entry),
+                    "state": external.state,
+                }
+                for external in saved
+            ],
+        )
+    if revision != run.revision:
+        tx.execute(
+            sa.update(runs)
+            .where(runs.c.uid == run_uid)
+            .values(revision=revision, dirty_since=dirty_since(clock.now(tx)))
+        )
+        engines_of(tx).announce(tx)
+    return saved

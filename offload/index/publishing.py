@@ -1,0 +1,114 @@
+"""Which runs' status is behind, who is at it, and how it went."""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from offload.domain.run import TERMINAL_PHASES, Run
+from offload.index import clock
+from offload.index.dialects import engines_of
+from offload.index.dirty import dirty_since
+from offload.index.rows import SELECT_RUN, all_runs
+from offload.index.schema import runs
+
+ERROR_LENGTH = 2000
+"""Characters of a publish error that are kept."""
+
+
+def claim(
+    tx: sa.Connection, *, holder: str, limit: int, lease: timedelta, namespaces: Collection[str] = ()
+) -> list[Run]:
+    """Take up to `limit` dirty runs of `namespaces` (empty: all) for `lease`, most urgent first.
+
+    A claim that is alive, its own holder's too, is left alone, and so is a run before its next attempt.
+    Urgent are runs that ended or were never published; then those that wait longest.
+    """
+    now = clock.now(tx)
+    ended = runs.c.finished_at.is_not(None) | runs.c.phase.in_(sorted(TERMINAL_PHASES))
+    query = SELECT_RUN.where(
+        runs.c.dirty_since.is_not(None),
+        runs.c.deleted_at.is_(None),
+        runs.c.claimed_until.is_(None) | (runs.c.claimed_until <= now),
+        runs.c.next_attempt_at.is_(None) | (runs.c.next_attempt_at <= now),
+    )
+    if namespaces:
+        query = query.where(runs.c.namespace.in_(sorted(namespaces)))
+    urgent = sa.case((ended | runs.c.published_at.is_(None), 0), else_=1)
+    query = query.order_by(urgent, runs.c.dirty_since).limit(limit).with_for_update(skip_locked=True)
+    claimed = all_runs(tx, query)
+    if claimed:
+        tx.execute(
+            sa.update(runs)
+            .where(runs.c.uid.in_([run.uid for run in claimed]))
+            .values(claimed_by=holder, claimed_until=now + lease)
+        )
+    return claimed
+
+
+def published(  # noqa: PLR0913 - what one update sets
+    tx: sa.Connection, uid: str, *, holder: str, revision: int, listed_count: int, not_before: timedelta
+) -> bool:
+    """Say that a status that reflects `revision` was read back.
+
+    The next publish is at least `not_before` away. The run stays dirty where its revision has moved on.
+    False, and nothing changes, where `holder` lost its claim: who has it now publishes again.
+    """
+    now = clock.now(tx)
+    behind = runs.c.revision > revision
+    done = tx.execute(
+        sa.update(runs)
+        .where(runs.c.uid == uid, runs.c.claimed_by == holder, runs.c.published_revision <= revision)
+        .values(
+            published_revision=revision,
+            published_at=now,
+            listed_count=listed_count,
+            publish_error=None,
+            publish_failures=0,
+            next_attempt_at=now + not_before,
+            dirty_since=sa.case((behind, now), else_=sa.null()),
+            claimed_by=None,
+            claimed_until=None,
+        )
+    )
+    return done.rowcount == 1
+
+
+def failed(tx: sa.Connection, uid: str, *, holder: str, error: str, retry_in: timedelta) -> bool:
+    """Say that a publish failed, and when to try again. False where `holder` lost its claim."""
+    done = tx.execute(
+        sa.update(runs)
+        .where(runs.c.uid == uid, runs.c.claimed_by == holder)
+        .values(
+            publish_error=error.replace("\0", "")[:ERROR_LENGTH],
+            publish_failures=runs.c.publish_failures + 1,
+            next_attempt_at=clock.now(tx) + retry_in,
+            claimed_by=None,
+            claimed_until=None,
+        )
+    )
+    return done.rowcount == 1
+
+
+def touch(tx: sa.Connection, uid: str) -> None:
+    """Have the run's status looked at again; nothing happens for a deleted run."""
+    marked = tx.execute(
+        sa.update(runs)
+        .where(runs.c.uid == uid, runs.c.deleted_at.is_(None))
+        .values(revision=runs.c.revision + 1, dirty_since=dirty_since(clock.now(tx)))
+    )
+    if marked.rowcount:
+        engines_of(tx).announce(tx)
+
+
+def oldest_dirty(tx: sa.Connection) -> datetime | None:
+    """Since when the run that waits longest has waited."""
+    waiting = sa.select(sa.func.min(runs.c.dirty_since)).where(runs.c.dirty_since.is_not(None))
+    oldest: datetime | None = tx.execute(waiting).scalar_one()
+    return oldest
+
+
+def dirty_count(tx: sa.Connection) -> int:
+    """How many runs wait."""
+    waiting = sa.select(sa.func.count()).select_from(runs).where(runs.c.dirty_since.is_not(None))
+    return tx.execute(waiting).scalar_one()

@@ -1,0 +1,177 @@
+"""AgentRuns, by uid, and their incarnations, by name."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from offload.domain.run import Run, SeenRun
+from offload.index import clock
+from offload.index.dialects import UtcDateTime, Words, engines_of
+from offload.index.rows import SELECT_RUN, all_runs, in_pieces, one_run
+from offload.index.schema import runs
+
+
+def observe(tx: sa.Connection, seen: SeenRun) -> Run:
+    """Keep what the API server showed, and answer the run as the index now has it.
+
+    A run not yet known is added; older incarnations of its name become deleted, and where a newer one is
+    known the added one is deleted from the start. A known run is updated, unless it is deleted (that is
+    final) or a newer resourceVersion of it was seen.
+    """
+    known = tx.execute(_KNOWN, {"of_uid": seen.uid}).one_or_none()
+    if known is None:
+        _add(tx, seen)
+    elif _is_news(seen, known):
+        latest = tx.execute(_KNOWN.with_for_update(), {"of_uid": seen.uid}).one()
+        if _is_news(seen, latest):
+            tx.execute(sa.update(runs).where(runs.c.uid == seen.uid).values(_changing(seen)))
+    run = get(tx, seen.uid)
+    if run is None:
+        raise LookupError(f"run {seen.uid} vanished from the index")  # rows of runs are never deleted
+    return run
+
+
+def get(tx: sa.Connection, uid: str) -> Run | None:
+    """The run with this uid."""
+    return one_run(tx, SELECT_RUN.where(runs.c.uid == uid))
+
+
+def find(tx: sa.Connection, namespace: str, name: str, uid: str | None = None) -> Run | None:
+    """The newest incarnation of a name, or the one with this `uid`: None if that never had the name."""
+    named = SELECT_RUN.where(runs.c.namespace == namespace, runs.c.name == name)
+    if uid is not None:
+        return one_run(tx, named.where(runs.c.uid == uid))
+    # Kubernetes counts creation in whole seconds: two incarnations can share one.
+    newest = (runs.c.created_at.desc(), runs.c.deleted_at.is_(None).desc(), runs.c.first_seen_at.desc())
+    return one_run(tx, named.order_by(*newest).limit(1))
+
+
+def mark_deleted(tx: sa.Connection, uid: str) -> bool:
+    """Say that the run is gone from the cluster; whether that was news."""
+    return _delete(tx, [uid]) == 1
+
+
+def mark_deleted_except(
+    tx: sa.Connection, namespace: str | None, uids: Collection[str], *, before: datetime
+) -> int:
+    """Say that of `namespace` (None: of all) only `uids` are still in the cluster; how many were news.
+
+    `before` is when the list began, by the index's clock: runs first seen later may not be in it and are
+    left.
+    """
+    living = sa.select(runs.c.uid).where(runs.c.deleted_at.is_(None), runs.c.first_seen_at < before)
+    if namespace is not None:
+        living = living.where(runs.c.namespace == namespace)
+    present = frozenset(uids)
+    return _delete(tx, [uid for uid in tx.scalars(living) if uid not in present])
+
+
+def page(  # noqa: PLR0913 - each filter that is offered
+    tx: sa.Connection,
+    namespace: str,
+    *,
+    agent: str | None = None,
+    phase: str | None = None,
+    deleted: bool | None = None,
+    after: tuple[datetime, str] | None = None,
+    limit: int,
+) -> list[Run]:
+    """Runs of a namespace, newest first; `after` is `(created_at, uid)` of the last one already shown."""
+    query = SELECT_RUN.where(runs.c.namespace == namespace)
+    if agent is not None:
+        query = query.where(runs.c.agent == agent)
+    if phase is not None:
+        query = query.where(runs.c.phase == phase)
+    if deleted is not None:
+        query = query.where(runs.c.deleted_at.is_not(None) if deleted else runs.c.deleted_at.is_(None))
+    if after is not None:
+        created_at, uid = after
+        last = sa.tuple_(sa.literal(created_at, UtcDateTime), sa.literal(uid, Words))
+        query = query.where(sa.tuple_(runs.c.created_at, runs.c.uid) < last)
+    return all_runs(tx, query.order_by(runs.c.created_at.desc(), runs.c.uid.desc()).limit(limit))
+
+
+_KNOWN = sa.select(
+    runs.c.deleted_at, runs.c.resource_version, runs.c.labels, runs.c.agent, runs.c.phase, runs.c.finished_at
+).where(runs.c.uid == sa.bindparam("of_uid"))
+
+
+def _is_news(seen: SeenRun, known: Any) -> bool:
+    """A resourceVersion alone is not worth a write; and what is deleted, or was seen later, stands."""
+    if known.deleted_at is not None or _version(seen.resource_version) < _version(known.resource_version):
+        return False
+    facts = (known.labels, known.agent, known.phase, known.finished_at)
+    return facts != (dict(seen.labels), seen.agent, seen.phase, seen.finished_at)
+
+
+def _add(tx: sa.Connection, seen: SeenRun) -> None:
+    engines = engines_of(tx)
+    # Two incarnations observed at once must see each other, or both would count as the newest.
+    engines.lock_text(tx, f"{seen.namespace}/{seen.name}")
+    others = tx.execute(
+        sa.select(runs.c.uid, runs.c.created_at, runs.c.resource_version).where(
+            runs.c.namespace == seen.namespace, runs.c.name == seen.name, runs.c.uid != seen.uid
+        )
+    ).all()
+    age = (seen.created_at, _version(seen.resource_version))
+    newer = {other.uid for other in others if (other.created_at, _version(other.resource_version)) > age}
+    now = clock.now(tx)
+    tx.execute(
+        engines.insert(runs).on_conflict_do_nothing(index_elements=[runs.c.uid]),
+        {
+            "uid": seen.uid,
+            "namespace": seen.namespace,
+            "name": seen.name,
+            "created_at": seen.created_at,
+            "first_seen_at": now,
+            "deleted_at": now if newer else None,
+            "revision": 0,
+            "published_revision": 0,
+            "listed_count": 0,
+            "publish_failures": 0,
+            "stored_count": 0,
+            "stored_bytes": 0,
+            "total_count": 0,
+            "current_count": 0,
+            **_changing(seen),
+        },
+    )
+    _delete(tx, [other.uid for other in others if other.uid not in newer])
+
+
+def _changing(seen: SeenRun) -> dict[str, object]:
+    return {
+        "resource_version": seen.resource_version,
+        "labels": dict(seen.labels),
+        "agent": seen.agent,
+        "phase": seen.phase,
+        "finished_at": seen.finished_at,
+    }
+
+
+def _delete(tx: sa.Connection, uids: Collection[str]) -> int:
+    count = 0
+    for piece in in_pieces(sorted(uids)):
+        living = sa.select(runs.c.uid).where(runs.c.uid.in_(piece), runs.c.deleted_at.is_(None))
+        locked = tx.scalars(living.order_by(runs.c.uid).with_for_update()).all()
+        if locked:
+            tx.execute(
+                sa.update(runs)
+                .where(runs.c.uid.in_(locked))
+                .values(
+                    deleted_at=clock.now(tx),
+                    dirty_since=None,
+                    publish_error=None,
+                    claimed_by=None,
+                    claimed_until=None,
+                )
+            )
+        count += len(locked)
+    return count
+
+
+def _version(resource_version: str) -> int:
+    """Its place in time (from Kubernetes 1.35 on, they are numbers that compare); -1 where it is none."""
+    return int(resource_version) if resource_version.isascii() and resource_version.isdigit() else -1

@@ -1,0 +1,128 @@
+"""What a sweep reads and writes: what is stored, what has ended, what may be erased, what is parked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from offload.domain.artifact import Artifact, State
+from offload.domain.run import Run
+from offload.index import clock
+from offload.index.rows import SELECT_ARTIFACT, SELECT_RUN, all_artifacts, all_runs, in_pieces
+from offload.index.schema import artifacts, plans, runs
+from offload.index.tombstones import end
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedPlan:
+    """A retention plan that is too large to be carried out unasked."""
+
+    id: UUID
+    at: datetime
+    """The time that the plan was made for."""
+    count: int
+    bytes: int
+    policy_digest: str
+    parked_at: datetime
+    confirmed_at: datetime | None
+
+
+def stored_totals(tx: sa.Connection) -> tuple[int, int]:
+    """Stored artifacts and their bytes, of all runs."""
+    totals = sa.select(
+        sa.func.coalesce(sa.func.sum(runs.c.stored_count), 0),
+        sa.func.coalesce(sa.func.sum(runs.c.stored_bytes), 0),
+    )
+    count, size = tx.execute(totals).one()
+    return int(count), int(size)
+
+
+def runs_with_stored(tx: sa.Connection, *, after: str | None = None, limit: int) -> list[Run]:
+    """Runs that have stored artifacts, in uid order; `after` is the last uid already seen."""
+    query = SELECT_RUN.where(runs.c.stored_count > 0)
+    if after is not None:
+        query = query.where(runs.c.uid > after)
+    return all_runs(tx, query.order_by(runs.c.uid).limit(limit))
+
+
+def stored_of(tx: sa.Connection, run_uid: str) -> list[Artifact]:
+    """A run's stored artifacts, oldest first."""
+    stored = SELECT_ARTIFACT.where(artifacts.c.run_uid == run_uid, artifacts.c.state == State.STORED.value)
+    return all_artifacts(tx, stored.order_by(artifacts.c.seq))
+
+
+def tombstone(tx: sa.Connection, ids: Iterable[UUID], *, state: State, by: str) -> list[UUID]:
+    """End those of `ids` that are stored, and answer which.
+
+    The newest stored version that is left of a name becomes its current one, the run's counters follow, and a
+    run that is not deleted becomes dirty. `by` is `rule:NAME` or `token:NAME`.
+    """
+    return end(tx, ids, state=state, by=by)
+
+
+def erasable(tx: sa.Connection, limit: int) -> list[Artifact]:
+    """Tombstones whose bytes may be deleted: no pointer is left in status, or there is no status any more."""
+    unlinked = runs.c.deleted_at.is_not(None) | (runs.c.published_revision >= artifacts.c.ended_revision)
+    query = SELECT_ARTIFACT.where(
+        artifacts.c.ended_revision.is_not(None), artifacts.c.erased_at.is_(None), unlinked
+    )
+    return all_artifacts(tx, query.order_by(artifacts.c.run_uid, artifacts.c.ended_revision).limit(limit))
+
+
+def erased(tx: sa.Connection, ids: Iterable[UUID]) -> None:
+    """Say that the bytes of tombstones were seen deleted."""
+    now = clock.now(tx)
+    for piece in in_pieces(sorted(set(ids))):
+        gone = sa.update(artifacts).where(
+            artifacts.c.id.in_(piece),
+            artifacts.c.ended_revision.is_not(None),
+            artifacts.c.erased_at.is_(None),
+        )
+        tx.execute(gone.values(erased_at=now))
+
+
+def park(tx: sa.Connection, *, at: datetime, count: int, bytes: int, policy_digest: str) -> UUID:  # noqa: A002 - what it counts
+    """Keep a plan until someone confirms it; answers the id to confirm it by."""
+    plan_id = uuid4()
+    tx.execute(
+        sa.insert(plans).values(
+            id=plan_id,
+            at=at,
+            artifact_count=count,
+            total_bytes=bytes,
+            policy_digest=policy_digest,
+            parked_at=clock.now(tx),
+        )
+    )
+    return plan_id
+
+
+def parked(tx: sa.Connection) -> list[ParkedPlan]:
+    """Plans that are not finished, oldest first; confirmed ones included."""
+    return [ParkedPlan(*row) for row in tx.execute(_SELECT_PLAN.order_by(plans.c.parked_at, plans.c.id))]
+
+
+def confirm(tx: sa.Connection, id: UUID) -> ParkedPlan | None:  # noqa: A002 - the column's own name
+    """Let a parked plan go ahead; None where there is no such plan. Confirming twice is confirming once."""
+    open_plan = sa.update(plans).where(plans.c.id == id, plans.c.confirmed_at.is_(None))
+    tx.execute(open_plan.values(confirmed_at=clock.now(tx)))
+    row = tx.execute(_SELECT_PLAN.where(plans.c.id == id)).one_or_none()
+    return None if row is None else ParkedPlan(*row)
+
+
+def finish(tx: sa.Connection, id: UUID) -> None:  # noqa: A002 - the column's own name
+    """Forget a plan: it was carried out, or is void."""
+    tx.execute(sa.delete(plans).where(plans.c.id == id))
+
+
+_SELECT_PLAN = sa.select(
+    plans.c.id,
+    plans.c.at,
+    plans.c.artifact_count,
+    plans.c.total_bytes,
+    plans.c.policy_digest,
+    plans.c.parked_at,
+    plans.c.confirmed_at,
+)

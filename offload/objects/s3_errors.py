@@ -1,0 +1,81 @@
+"""What botocore and urllib3 raise, as errors of this service: by error code and status, never by message."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+from urllib3.exceptions import HTTPError
+
+from offload.errors import ObjectMissingError, OffloadError, StoreRefusedError, StoreUnavailableError
+
+_MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404"})  # HEAD has no body: its code is the bare status
+_FINDING = frozenset({"GetObject", "HeadObject", "HeadBucket", "DeleteObject"})
+_PASSES = frozenset(
+    {
+        "RequestTimeout",  # sent with status 400
+        "NoSuchUpload",  # aborted by someone else: starting over helps
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+        "OperationAborted",
+        "ConditionalRequestConflict",
+    }
+)
+_PASSING_STATUS = frozenset({408, 409, 425, 429})
+_NO_SUCH_OPERATION_STATUS = frozenset({405, 501})
+_SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Raise what the store or the way to it does wrong as our own errors; `doing` opens the message."""
+    try:
+        yield
+    except ClientError as error:
+        raise _answered(error, doing) from error
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
+        raise StoreRefusedError(f"{doing}: no usable credentials ({type(error).__name__})") from error
+    except ParamValidationError as error:
+        raise StoreRefusedError(f"{doing}: {error}") from error
+    except (BotoCoreError, HTTPError, OSError) as error:
+        raise StoreUnavailableError(f"{doing}: no answer from the store ({type(error).__name__})") from error
+
+
+def code_of(error: BaseException | None) -> str:
+    """The S3 error code that led to `error`, or an empty text."""
+    return _code(error) if isinstance(error, ClientError) else ""
+
+
+def lacks_operation(error: BaseException | None) -> bool:
+    """Whether the store said that it does not know the operation at all."""
+    return isinstance(error, ClientError) and (
+        _code(error) in {"NotImplemented", "MethodNotAllowed"} or _status(error) in _NO_SUCH_OPERATION_STATUS
+    )
+
+
+def _answered(error: ClientError, doing: str) -> OffloadError:
+    code, status = _code(error), _status(error)
+    said = f"{doing}: the store answered {status} {code}"
+    if code in _MISSING and error.operation_name in _FINDING:
+        return ObjectMissingError(said)
+    passes = status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED
+    if passes or status in _PASSING_STATUS or code in _PASSES:
+        return StoreUnavailableError(said)
+    return StoreRefusedError(said)
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,0 +1,222 @@
+"""Follow: the watch's changes into the index, and a second look at status that others changed."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from offload import metrics
+from offload.cluster.interface import AgentRun, Change, Cluster, Deleted, Fresh, Listed, Present
+from offload.domain.pointers import compact
+from offload.domain.run import Run
+from offload.errors import IndexUnavailableError, OffloadError
+from offload.index import Index, Transaction, clock, publishing, runs
+from offload.services.echoes import Echoes
+from offload.services.publish import Publisher
+from offload.services.schema import ServedSchema
+
+BATCH = 250
+"""Changes of one transaction."""
+TICK_SECONDS = 0.25
+LARGE_STATUS_BYTES = 256 * 1024
+UNKNOWN_LIST_SECONDS = 60.0
+"""How long a list that does not say when it began is taken to have run."""
+LONGEST_REPAIR_PAUSE = 4.0
+"""So that status is ours again within 5 s after another writer falls silent."""
+QUIET_SECONDS = 30.0
+"""After so long without interference a run is repaired at once again."""
+
+log = structlog.get_logger()
+
+
+class Follower:
+    """Keeps the index's runs as the API server shows them. One thread runs it; any may ask its age."""
+
+    def __init__(  # noqa: PLR0913 - parts and values, each once
+        self,
+        index: Index,
+        cluster: Cluster,
+        echoes: Echoes,
+        schema: ServedSchema,
+        *,
+        publisher: Publisher | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """With a `publisher`, runs whose status is not as it should be are marked for publishing."""
+        self._index, self._cluster, self._echoes, self._schema = index, cluster, echoes, schema
+        self._publisher, self._monotonic = publisher, monotonic
+        self._repairs = Repairs()
+        self._fresh_at: float | None = None
+
+    def age(self) -> float:
+        """Seconds since the index was known to show every run as it is; infinite before the first time."""
+        return float("inf") if self._fresh_at is None else self._monotonic() - self._fresh_at
+
+    def run(self, stop: threading.Event) -> None:
+        """Follow until `stop` is set. Raises what ends the watch (`ClusterForbiddenError`)."""
+        while not stop.is_set():
+            if self._publisher and self._schema.digest is None:
+                self._schema.refresh()
+            self._follow(stop, self._schema.digest)
+
+    def _follow(self, stop: threading.Event, schema: str | None) -> None:
+        """List and watch until `stop` is set, or another schema is served: then all is looked at anew."""
+        # What was remembered was right for the schema before.
+        self._echoes.clear()
+        arriving: queue.Queue[_Arrived] = queue.Queue(2 * BATCH)
+        ended = threading.Event()
+        reader = threading.Thread(target=self._read, args=(arriving, ended), name="watch", daemon=True)
+        reader.start()
+        try:
+            while not stop.is_set() and self._schema.digest in {None, schema}:
+                batch = _next_batch(arriving)
+                while not self._applied(batch) and not stop.wait(1):
+                    pass
+                if batch and (failure := batch[-1].failure):
+                    raise failure
+        finally:
+            ended.set()
+            reader.join(timeout=5)
+
+    def _read(self, arriving: "queue.Queue[_Arrived]", ended: threading.Event) -> None:
+        try:
+            for change in self._cluster.changes(ended):
+                _put(arriving, _Arrived(self._monotonic(), change), ended)
+        except Exception as error:  # noqa: BLE001 - it is raised where the changes are applied
+            _put(arriving, _Arrived(self._monotonic(), failure=error), ended)
+
+    def _applied(self, batch: "list[_Arrived]") -> bool:
+        """Whether the batch is in the index now; it must be, since a change that is missed stays missed."""
+        try:
+            if batch:
+                with self._index.begin() as tx:
+                    seen = [self._apply(tx, arrived) for arrived in batch]
+                for run, agent_run in filter(None, seen):
+                    self._look(run, agent_run)
+            self._mark(self._repairs.due(self._monotonic()))
+        except IndexUnavailableError as error:
+            log.warning("follow.index_unavailable", problem=str(error))
+            return False
+        for arrived in batch:
+            if isinstance(arrived.change, Fresh):
+                self._fresh_at = arrived.at
+        return True
+
+    def _apply(self, tx: Transaction, arrived: "_Arrived") -> tuple[Run, AgentRun] | None:
+        match arrived.change:
+            case Present(agent_run):
+                return runs.observe(tx, agent_run.seen), agent_run
+            case Deleted(agent_run):
+                runs.mark_deleted(tx, agent_run.seen.uid)
+                self._echoes.forget(agent_run.seen.uid)
+                self._repairs.forget(agent_run.seen.uid)
+            case Listed(namespace, uids, began):
+                ran = UNKNOWN_LIST_SECONDS if began is None else self._monotonic() - began
+                before = clock.now(tx) - timedelta(seconds=ran)
+                gone = runs.mark_deleted_except(tx, namespace, uids, before=before)
+                log.info("follow.listed", namespace=namespace, runs=len(uids), gone=gone)
+        return None
+
+    def _look(self, run: Run, agent_run: AgentRun) -> None:
+        """Have a status that is neither our own write nor as it should be repaired."""
+        status, version = agent_run.status, agent_run.resource_version
+        if len(compact(status)) > LARGE_STATUS_BYTES:
+            metrics.LARGE_STATUS.inc()
+            log.warning("follow.large_status", run=run.uid, namespace=run.namespace, name=run.name)
+        if not self._publisher or run.deleted_at:
+            return
+        if self._echoes.matches(run.uid, status, version):
+            self._repairs.forget_pending(run.uid)
+            return
+        try:
+            wrong = self._publisher.would_change(run, status)
+        except IndexUnavailableError:
+            raise
+        except OffloadError:
+            # No usable schema: the list that follows its mending looks again.
+            return
+        if wrong:
+            self._repairs.note(run.uid, self._monotonic())
+        else:
+            self._echoes.remember(run.uid, status, version)
+            self._repairs.forget_pending(run.uid)
+
+    def _mark(self, due: list[str]) -> None:
+        if not due:
+            return
+        with self._index.begin() as tx:
+            for uid in due:
+                publishing.touch(tx, uid)
+        for uid in due:
+            self._repairs.done(uid, self._monotonic())
+            metrics.WATCH_REPAIRS.inc()
+            log.info("follow.changed_by_others", run=uid)
+
+
+class Repairs:
+    """When a run that others changed is looked at again: at once, then ever later while they go on."""
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}
+        self._last: dict[str, tuple[float, float]] = {}
+
+    def note(self, uid: str, now: float) -> None:
+        """Others changed the run's status."""
+        if uid in self._due:
+            return
+        last, pause = self._last.get(uid, (now - QUIET_SECONDS, 0.0))
+        if now - last >= QUIET_SECONDS:
+            self._last.pop(uid, None)
+            self._due[uid] = now
+        else:
+            self._due[uid] = last + pause
+
+    def due(self, now: float) -> list[str]:
+        """Runs whose time has come."""
+        return [uid for uid, at in self._due.items() if at <= now]
+
+    def done(self, uid: str, now: float) -> None:
+        """The run was marked; the next time comes later."""
+        self._due.pop(uid, None)
+        _, pause = self._last.get(uid, (now, 0.5))
+        self._last[uid] = (now, min(LONGEST_REPAIR_PAUSE, pause * 2))
+
+    def forget_pending(self, uid: str) -> None:
+        """The status is as it should be after all."""
+        self._due.pop(uid, None)
+
+    def forget(self, uid: str) -> None:
+        self._due.pop(uid, None)
+        self._last.pop(uid, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    at: float
+    change: Change | None = None
+    failure: Exception | None = None
+
+
+def _next_batch(arriving: "queue.Queue[_Arrived]") -> list[_Arrived]:
+    """What has arrived, at most a batch; empty after a tick without anything."""
+    batch: list[_Arrived] = []
+    try:
+        batch.append(arriving.get(timeout=TICK_SECONDS))
+        while len(batch) < BATCH:
+            batch.append(arriving.get_nowait())
+    except queue.Empty:
+        pass
+    return batch
+
+
+def _put(arriving: "queue.Queue[_Arrived]", arrived: _Arrived, ended: threading.Event) -> None:
+    while not ended.is_set():
+        try:
+            arriving.put(arrived, timeout=TICK_SECONDS)
+        except queue.Full:
+            continue
+        return

@@ -1,0 +1,391 @@
+"""Publish: bring one AgentRun's status to what its history says.
+
+Read, load, adopt, project, compare, patch if different, and believe only what the answer shows. The AgentRun
+is read before the index: a projection is then never older than the status it is written over, whichever
+replica wrote that.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+
+import structlog
+
+from offload import metrics
+from offload.cluster.interface import AgentRun, Cluster
+from offload.domain.artifact import Artifact, State
+from offload.domain.limits import PAGE_MOST
+from offload.domain.pointers import StatusSchema, compact, fingerprint, pointer
+from offload.domain.projection import Caps, Foreign, History, Projection, effective_cap, finished_at, project
+from offload.domain.run import Run
+from offload.errors import (
+    AgentRunGoneError,
+    ClusterForbiddenError,
+    ClusterUnavailableError,
+    IndexUnavailableError,
+    OffloadError,
+    PointersNotKeptError,
+    StatusConflictError,
+    StatusNotKeptError,
+    StatusRefusedError,
+    UnavailableError,
+)
+from offload.index import Index, Transaction, artifacts, clock, externals, publishing, runs
+from offload.index.externals import External
+from offload.services.adopt import Adopter, Sorted, needs_adopting, sort_entries
+from offload.services.echoes import Echoes
+from offload.services.schema import ServedSchema
+
+Mode = Literal["on", "observe", "off"]
+
+BETWEEN = timedelta(seconds=1)
+ATTEMPTS = 5
+"""How often a conflict is answered by projecting again before it counts as a failure."""
+LONGEST_ASKED_SECONDS = 30.0
+LONGEST_PAUSE = timedelta(minutes=5)
+
+log = structlog.get_logger()
+
+
+class Outcome(StrEnum):
+    """How a publish ended."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"
+    OBSERVED = "observed"
+    GONE = "gone"
+    FAILED = "failed"
+    UNAVAILABLE = "unavailable"
+    """A part is away; whoever publishes should pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the index knows of a run and its status, in one look."""
+
+    run: Run
+    artifacts: Sequence[Artifact]
+    externals: Sequence[External]
+    sorted: Sorted
+    entries_at_finish: int | None
+
+    def history(self, foreign: Sequence[Foreign], hint: str) -> History:
+        return History(
+            artifacts=self.artifacts,
+            foreign=foreign,
+            current_count=self.run.current_count,
+            stored_bytes=self.run.stored_bytes,
+            entries_at_finish=self.entries_at_finish,
+            hint=hint,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _NotKept:
+    """A patch that the API server accepted and did not keep."""
+
+    digest: bytes
+    projected_at: datetime
+
+
+class Publisher:
+    """Publishes runs that were claimed; threads share it."""
+
+    def __init__(  # noqa: PLR0913 - parts and values, each once
+        self,
+        index: Index,
+        cluster: Cluster,
+        schema: ServedSchema,
+        adopter: Adopter,
+        echoes: Echoes,
+        *,
+        holder: str,
+        caps: Caps,
+        strict: bool,
+        mode: Mode,
+        public_url: str | None = None,
+        between: timedelta = BETWEEN,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`holder` is who claims; `public_url` is where conditions say that history is.
+
+        `between` is the least time between two patches of one run, and the first pause after a failure.
+        """
+        self._index, self._cluster, self._schema = index, cluster, schema
+        self._adopter, self._echoes = adopter, echoes
+        self._holder, self._caps, self._strict, self._mode = holder, caps, strict, mode
+        self._public_url, self._between, self._clock = public_url, between, clock
+        self._not_kept: dict[str, _NotKept] = {}
+
+    def publish(self, run: Run) -> Outcome:
+        """Publish a claimed run, say in the index how it went, and answer it; nothing is raised."""
+        try:
+            outcome = self._attempt(run)
+        except IndexUnavailableError as error:
+            # The claim ends by itself.
+            log.warning("publish.index_unavailable", run=run.uid, problem=str(error))
+            outcome = Outcome.UNAVAILABLE
+        metrics.PUBLISHES.labels(outcome).inc()
+        return outcome
+
+    def would_change(self, run: Run, status: Mapping[str, Any]) -> bool:
+        """Whether a publish of `run` onto `status` would write anything, as far as the index tells.
+
+        Raises:
+            PointersNotKeptError, ClusterUnavailableError: there is no usable schema.
+            IndexUnavailableError: the index is away.
+        """
+        schema = self._schema.current()
+        loaded = self._load(run.uid, status, schema)
+        if needs_adopting(loaded.sorted.foreign, loaded.externals, schema):
+            return True
+        return self._project(loaded, _foreign(loaded.externals), status, schema).differs_from(status)
+
+    def _attempt(self, run: Run) -> Outcome:
+        try:
+            return self._publish(run)
+        except IndexUnavailableError:
+            raise
+        except AgentRunGoneError:
+            with self._index.begin() as tx:
+                runs.mark_deleted(tx, run.uid)
+            self._echoes.forget(run.uid)
+            self._not_kept.pop(run.uid, None)
+            return Outcome.GONE
+        except OffloadError as error:
+            log.warning("publish.failed", run=run.uid, reason=error.type, problem=str(error))
+            return self._fail(run, error)
+        except Exception as error:
+            # A run that trips over a bug of ours waits like any other that fails, and holds up none.
+            log.exception("publish.failed", run=run.uid)
+            return self._fail(run, OffloadError(f"unexpected {type(error).__name__}"))
+
+    def _publish(self, run: Run) -> Outcome:
+        schema = self._schema.current()
+        for _ in range(ATTEMPTS):
+            read = self._cluster.get(run.namespace, run.name)
+            if read.seen.uid != run.uid:
+                raise AgentRunGoneError(f"another AgentRun is called {run.namespace}/{run.name}")
+            loaded = self._load(run.uid, read.status, schema)
+            if self._mode == "observe":
+                return self._observe(loaded, read, schema)
+            if self._adopter.adopt(loaded.run, loaded.sorted.foreign, loaded.externals, schema):
+                loaded = self._load(run.uid, read.status, schema)
+            try:
+                return self._write(loaded, read, schema)
+            except StatusConflictError:
+                metrics.PUBLISH_CONFLICTS.inc()
+        raise StatusConflictError(f"the AgentRun changed {ATTEMPTS} times while its status was written")
+
+    def _load(self, uid: str, status: Mapping[str, Any], schema: StatusSchema) -> Loaded:
+        with self._index.read() as tx:
+            return load(tx, uid, status, schema=schema, caps=self._caps, strict=self._strict)
+
+    def _write(self, loaded: Loaded, read: AgentRun, schema: StatusSchema) -> Outcome:
+        run = loaded.run
+        known = [external for external in loaded.externals if external.state != "removed"]
+        not_kept = self._not_kept.get(run.uid)
+        projection = self._project(loaded, _foreign(known), read.status, schema, not_kept)
+        patch = projection.patch_for(read.status)
+        left_out = [
+            replace(one, state="left-out")
+            for one in known
+            if one.state == "listed" and one.fingerprint not in projection.listed_foreign
+        ]
+        if left_out:
+            # Before it leaves status: a crash in between must not look as if its writer had removed it.
+            with self._index.begin() as tx:
+                externals.save(tx, run.uid, left_out)
+        if patch:
+            self._send(read, projection, patch, schema, not_kept)
+        else:
+            self._echoes.remember(run.uid, read.status, read.resource_version)
+        self._not_kept.pop(run.uid, None)
+        listed_again = [
+            replace(one, state="listed")
+            for one in known
+            if one.state == "left-out" and one.fingerprint in projection.listed_foreign
+        ]
+        self._confirm(run, listed_count=len(projection.listed), listed_again=listed_again)
+        return Outcome.WRITTEN if patch else Outcome.UNCHANGED
+
+    def _project(
+        self,
+        loaded: Loaded,
+        foreign: Sequence[Foreign],
+        status: Mapping[str, Any],
+        schema: StatusSchema,
+        not_kept: _NotKept | None = None,
+    ) -> Projection:
+        return project(
+            loaded.history(foreign, history_hint(loaded.run, self._public_url)),
+            status,
+            schema=schema,
+            caps=self._caps,
+            strict=self._strict,
+            # The same time as before makes the same patch, which is then known not to be kept.
+            now=not_kept.projected_at if not_kept else self._clock(),
+        )
+
+    def _send(
+        self,
+        read: AgentRun,
+        projection: Projection,
+        patch: Mapping[str, Any],
+        schema: StatusSchema,
+        not_kept: _NotKept | None,
+    ) -> None:
+        uid = read.seen.uid
+        digest = compact([schema.digest, patch])
+        if not_kept and not_kept.digest == digest:
+            raise StatusNotKeptError(f"not sent again: {', '.join(patch)} was not kept, and nothing changed")
+        self._echoes.remember(uid, {**read.status, **patch}, read.resource_version)
+        try:
+            answer = self._cluster.patch_status(read, patch)
+        except OffloadError:
+            self._echoes.forget(uid)
+            raise
+        lacking = projection.patch_for(answer.status)
+        if lacking:
+            self._echoes.forget(uid)
+            self._not_kept[uid] = _NotKept(digest, self._clock() if not not_kept else not_kept.projected_at)
+            raise StatusNotKeptError(
+                f"the API server accepted the status and did not keep {', '.join(lacking)}"
+            )
+        self._echoes.remember(uid, answer.status, answer.resource_version)
+        log.info(
+            "publish.written",
+            run=uid,
+            listed=len(projection.artifacts),
+            of=projection.total,
+            fields=sorted(patch),
+        )
+        for reason, count in projection.left_out.items():
+            metrics.PUBLISH_LEFT_OUT.labels(reason.value).inc(count)
+        self._warn(read, projection)
+
+    def _warn(self, read: AgentRun, projection: Projection) -> None:
+        for transition in projection.transitions:
+            try:
+                self._cluster.warn(read.seen, transition.reason, transition.message)
+            except OffloadError as error:
+                # The condition is the record; an Event expires anyway.
+                log.warning("publish.event_lost", run=read.seen.uid, problem=str(error))
+
+    def _observe(self, loaded: Loaded, read: AgentRun, schema: StatusSchema) -> Outcome:
+        """Say what would be written; confirm only a status that points at nothing that ended."""
+        known = {one.fingerprint: one.seq for one in loaded.externals}
+        latest = loaded.run.revision
+        foreign = [
+            Foreign(known.get(fingerprint(entry), latest + place), fingerprint(entry), entry)
+            for place, entry in enumerate(loaded.sorted.foreign, start=1)
+        ]
+        projection = self._project(loaded, foreign, read.status, schema)
+        patch = projection.patch_for(read.status)
+        if patch:
+            metrics.PUBLISH_OBSERVED_DIFFERENCES.inc()
+            log.info(
+                "publish.observed",
+                run=loaded.run.uid,
+                fields=sorted(patch),
+                listed=len(projection.artifacts),
+                of=projection.total,
+            )
+        if any(artifact.state is not State.STORED for artifact in loaded.sorted.ours):
+            raise StatusRefusedError("observed only: status still points at artifacts that ended")
+        self._echoes.remember(loaded.run.uid, read.status, read.resource_version)
+        self._confirm(loaded.run, listed_count=len(loaded.sorted.ours))
+        return Outcome.OBSERVED
+
+    def _confirm(self, run: Run, *, listed_count: int, listed_again: Sequence[External] = ()) -> None:
+        with self._index.begin() as tx:
+            if listed_again:
+                externals.save(tx, run.uid, listed_again)
+            publishing.published(
+                tx,
+                run.uid,
+                holder=self._holder,
+                revision=run.revision,
+                listed_count=listed_count,
+                not_before=self._between,
+            )
+
+    def _fail(self, run: Run, error: OffloadError) -> Outcome:
+        metrics.PUBLISH_FAILURES.labels(error.type).inc()
+        if isinstance(error, (StatusRefusedError, StatusNotKeptError)):
+            self._schema.refresh()
+        with self._index.begin() as tx:
+            publishing.failed(
+                tx,
+                run.uid,
+                holder=self._holder,
+                error=f"{error.type}: {error}",
+                retry_in=_pause(run, error, self._between) * random.uniform(0.8, 1.2),  # noqa: S311 - so that runs spread
+            )
+        return Outcome.UNAVAILABLE if _concerns_all(error) else Outcome.FAILED
+
+
+def load(  # noqa: PLR0913 - status is projected from as many things
+    tx: Transaction,
+    uid: str,
+    status: Mapping[str, Any],
+    *,
+    schema: StatusSchema,
+    caps: Caps,
+    strict: bool,
+) -> Loaded:
+    """What a projection onto `status` needs of the index. Raises `AgentRunGoneError` for an unknown run."""
+    # First, so that its revision covers no more than what is read after it.
+    run = runs.get(tx, uid)
+    if run is None:
+        raise AgentRunGoneError
+    cap = effective_cap(caps, schema)
+    newest = artifacts.newest_current(tx, uid, cap)
+    if len(newest) == cap and any(pointer(one, schema) is None for one in newest):
+        newest = artifacts.newest_current(tx, uid, max(cap, PAGE_MOST))
+    found = sort_entries(tx, uid, status, newest)
+    at_finish = None
+    finished = finished_at(status)
+    if strict and status.get("phase") == "Succeeded" and finished:
+        before = artifacts.history(tx, uid, state=State.STORED, until=finished, limit=max(PAGE_MOST, 4 * cap))
+        at_finish = len({artifact.name for artifact in before}) + len(found.foreign)
+    return Loaded(run, newest, externals.of_run(tx, uid), found, at_finish)
+
+
+def preview(tx: Transaction, uid: str, *, schema: StatusSchema, caps: Caps) -> Projection:
+    """What status should list, as far as the index alone knows: for `why_absent` and a run's page."""
+    loaded = load(tx, uid, {}, schema=schema, caps=caps, strict=False)
+    hint = history_hint(loaded.run, None)
+    history = loaded.history(_foreign(loaded.externals), hint)
+    return project(history, {}, schema=schema, caps=caps, strict=False, now=clock.now(tx))
+
+
+def history_hint(run: Run, public_url: str | None) -> str:
+    """Where a run's full history is: a link where this service's address is known, else the command."""
+    if public_url is None:
+        return f"offload history {run.namespace}/{run.name}"
+    return (
+        f"{public_url.rstrip('/')}/v1/namespaces/{run.namespace}/agentruns/{run.name}/artifacts?uid={run.uid}"
+    )
+
+
+def _foreign(known: Sequence[External]) -> list[Foreign]:
+    return [Foreign(one.seq, one.fingerprint, one.entry) for one in known if one.state != "removed"]
+
+
+def _concerns_all(error: OffloadError) -> bool:
+    """Whether no other run would fare better."""
+    return isinstance(error, (ClusterUnavailableError, PointersNotKeptError)) and not isinstance(
+        error, ClusterForbiddenError
+    )
+
+
+def _pause(run: Run, error: OffloadError, first: timedelta) -> timedelta:
+    if isinstance(error, UnavailableError) and _concerns_all(error):
+        return timedelta(seconds=min(error.retry_after, LONGEST_ASKED_SECONDS))
+    if _concerns_all(error):
+        return first
+    return min(LONGEST_PAUSE, first * (1 << min(run.publish_failures, 10)))

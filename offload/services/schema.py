@@ -1,0 +1,70 @@
+"""The schema that the API server serves now, as everyone who projects sees it."""
+
+import threading
+
+import structlog
+
+from offload.cluster.interface import Cluster
+from offload.domain.pointers import StatusSchema, read_schema
+from offload.domain.projection import Caps, effective_cap
+from offload.errors import ClusterUnavailableError, OffloadError, PointersNotKeptError
+
+log = structlog.get_logger()
+
+
+class ServedSchema:
+    """Keeps what was last read; threads share it."""
+
+    def __init__(self, cluster: Cluster, *, caps: Caps) -> None:
+        """`caps` are only told beside the schema's own in the log."""
+        self._cluster, self._caps = cluster, caps
+        self._lock = threading.Lock()
+        self._schema: StatusSchema | None = None
+        self._problem: OffloadError | None = ClusterUnavailableError("the AgentRun schema was not read yet")
+
+    @property
+    def digest(self) -> str | None:
+        """Tells one usable schema from another; None while there is none."""
+        schema = self._schema
+        return schema.digest if schema else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be published; None where something can."""
+        return str(self._problem) if self._schema is None else None
+
+    def current(self) -> StatusSchema:
+        """The schema as last read.
+
+        Raises:
+            PointersNotKeptError: it can keep no pointers.
+            ClusterUnavailableError: it could not be read yet.
+        """
+        if self._schema is None:
+            self.refresh()
+        if self._schema is None:
+            raise self._problem or ClusterUnavailableError
+        return self._schema
+
+    def refresh(self) -> None:
+        """Read it again; while the API server is away the one last read stays."""
+        with self._lock:
+            try:
+                schema = read_schema(self._cluster.status_schema())
+            except PointersNotKeptError as error:
+                if str(error) != str(self._problem):
+                    log.error("schema.unusable", problem=str(error))  # noqa: TRY400 - a schema is no bug of ours
+                self._schema, self._problem = None, error
+            except ClusterUnavailableError as error:
+                self._problem = error
+                log.warning("schema.unread", problem=str(error))
+            else:
+                if self._schema is None or self._schema.digest != schema.digest:
+                    self._tell(schema)
+                self._schema, self._problem = schema, None
+
+    def _tell(self, schema: StatusSchema) -> None:
+        cap = effective_cap(self._caps, schema)
+        log.info("schema.read", native=schema.native, legacy=schema.legacy, cap=cap)
+        if cap < self._caps.count:
+            log.warning("schema.lowers_cap", setting=self._caps.count, served=cap)

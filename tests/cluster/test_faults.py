@@ -1,0 +1,497 @@
+"""The adapter next to a server that fails, and how each failure is told apart.
+
+- no server, silence, an answer that breaks off or is no JSON
+- 401, 403, 404 with and without a name, 409, 410, 413, 422, 429 with and without Retry-After, 500, 503
+- a refusal by admission is not a refusal of this identity
+- a kept connection that the server has closed is no outage for a read
+- changes: outages are ridden out without a new list; 410 and an expired page token list again; a watch that
+  is silent, cut off or ends at once is opened again, with pauses; a refusal of this identity is raised
+- client-side rate; which configuration is taken, and one that is not usable
+"""
+
+import copy
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from kubernetes.client import Configuration
+from kubernetes.config import incluster_config, kube_config
+
+from offload.cluster import api, feed
+from offload.cluster.interface import AgentRun, Deleted, Fresh, Listed, Present
+from offload.cluster.kubernetes import KubernetesCluster
+from offload.cluster.standin import StandIn
+from offload.domain.run import SeenRun
+from offload.errors import (
+    AgentRunGoneError,
+    ClusterForbiddenError,
+    ClusterUnavailableError,
+    ConfigError,
+    StatusConflictError,
+    StatusRefusedError,
+)
+
+NAMED = {"kind": "Status", "message": "no", "details": {"name": "demo"}}
+
+
+class Faulty(ThreadingHTTPServer):
+    """Answers by `script`: a function of method, path and query that gets the connection's handler."""
+
+    daemon_threads = True
+
+    def __init__(self, script: Callable[["Exchange"], None]) -> None:
+        super().__init__(("127.0.0.1", 0), Exchange)
+        self.script, self.calls = script, []
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def cluster(self) -> KubernetesCluster:
+        return KubernetesCluster(Configuration(host=f"http://127.0.0.1:{self.server_port}"))
+
+    def handle_error(self, request: Any, client_address: Any) -> None: ...
+
+
+class Exchange(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Faulty
+
+    def _any(self) -> None:
+        url = urlsplit(self.path)
+        self.route, self.query = url.path, {k: v[0] for k, v in parse_qs(url.query).items()}
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.calls.append(copy.copy(self))  # one instance serves a whole connection
+        self.server.script(self)
+
+    do_GET = do_POST = do_PATCH = _any  # noqa: N815 - names that the standard library looks for
+
+    def answer(self, code: int, body: Any, **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(code)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def event(self, kind: str, body: Any) -> None:
+        line = json.dumps({"type": kind, "object": body}).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+
+    def end_stream(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *args: Any) -> None: ...
+
+
+@pytest.fixture
+def faulty() -> Iterator[Callable[[Callable[[Exchange], None]], Faulty]]:
+    started: list[Faulty] = []
+
+    def start(script: Callable[[Exchange], None]) -> Faulty:
+        started.append(Faulty(script))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(feed, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(feed, "FIRST_PAUSE", 0.02)
+
+
+def body(name: str = "demo", revision: int = 7, phase: str | None = None) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "ns", "uid": f"uid-{name}", "resourceVersion": str(revision)}
+    return {"metadata": metadata, "spec": {}, **({"status": {"phase": phase}} if phase else {})}
+
+
+def a_list(*items: Any, revision: int = 7, token: str = "") -> dict[str, Any]:
+    return {"metadata": {"resourceVersion": str(revision), "continue": token}, "items": list(items)}
+
+
+RUN = AgentRun(SeenRun("uid-demo", "ns", "demo", None), "7", {})  # type: ignore[arg-type]
+
+
+# Single requests.
+
+
+def test_no_server_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    cluster = KubernetesCluster(Configuration(host=f"http://127.0.0.1:{port}"))
+    with pytest.raises(ClusterUnavailableError) as caught:
+        cluster.check()
+    assert caught.value.__cause__ is not None
+
+
+def test_a_silent_server_is_unavailable_in_bounded_time(faulty: Any) -> None:
+    server = faulty(lambda _: time.sleep(5))
+    began = time.monotonic()
+    with pytest.raises(ClusterUnavailableError):
+        server.cluster.check()
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize(
+    ("code", "answer", "error"),
+    [
+        (401, {}, ClusterForbiddenError),
+        (403, {}, ClusterForbiddenError),
+        (404, NAMED, AgentRunGoneError),
+        (404, b"404 page not found\n", ClusterUnavailableError),
+        (409, NAMED, StatusConflictError),
+        (410, {}, ClusterUnavailableError),
+        (413, {}, StatusRefusedError),
+        (422, {}, StatusRefusedError),
+        (429, {}, ClusterUnavailableError),
+        (500, b"<html>", ClusterUnavailableError),
+        (503, {}, ClusterUnavailableError),
+        (302, {}, ClusterUnavailableError),
+    ],
+)
+def test_each_refusal_has_its_error(faulty: Any, code: int, answer: Any, error: type[Exception]) -> None:
+    server = faulty(lambda exchange: exchange.answer(code, answer))
+    with pytest.raises(error) as caught:
+        server.cluster.get("ns", "demo")
+    assert type(caught.value).__mro__.index(error) <= 1
+    assert str(code) in str(caught.value)
+    assert len(server.calls) == 1
+
+
+def test_a_missing_kind_is_not_a_missing_run(faulty: Any) -> None:
+    server = faulty(
+        lambda exchange: exchange.answer(404, {"kind": "Status", "reason": "NotFound", "details": {}})
+    )
+    with pytest.raises(ClusterUnavailableError):
+        server.cluster.get("ns", "demo")
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_retry_after_is_passed_on(faulty: Any, code: int) -> None:
+    server = faulty(lambda exchange: exchange.answer(code, {}, Retry_After="17"))
+    with pytest.raises(ClusterUnavailableError) as caught:
+        server.cluster.check()
+    assert caught.value.retry_after == 17
+
+
+def test_retry_after_in_the_status_counts_too(faulty: Any) -> None:
+    server = faulty(lambda exchange: exchange.answer(500, {"details": {"retryAfterSeconds": 3}}))
+    with pytest.raises(ClusterUnavailableError) as caught:
+        server.cluster.check()
+    assert caught.value.retry_after == 3
+
+
+def test_an_answer_that_is_not_json_is_unavailable(faulty: Any) -> None:
+    server = faulty(lambda exchange: exchange.answer(200, b"<html>"))
+    with pytest.raises(ClusterUnavailableError):
+        server.cluster.check()
+
+
+def test_an_answer_that_breaks_off_is_unavailable(faulty: Any) -> None:
+    def break_off(exchange: Exchange) -> None:
+        exchange.answer(200, b"{", Content_Length="100")
+        exchange.close_connection = True
+
+    with pytest.raises(ClusterUnavailableError):
+        faulty(break_off).cluster.check()
+
+
+def test_a_read_survives_the_end_of_a_kept_connection(faulty: Any) -> None:
+    def close_every_second(exchange: Exchange) -> None:
+        if len(exchange.server.calls) == 2:
+            exchange.connection.shutdown(socket.SHUT_RDWR)
+            exchange.close_connection = True
+        else:
+            exchange.answer(200, {})
+
+    server = faulty(close_every_second)
+    cluster = server.cluster
+    cluster.check()
+    cluster.check()
+    assert len(server.calls) == 3
+
+
+def test_a_patch_is_never_sent_twice(faulty: Any) -> None:
+    def hang_up(exchange: Exchange) -> None:
+        exchange.connection.shutdown(socket.SHUT_RDWR)
+        exchange.close_connection = True
+
+    server = faulty(hang_up)
+    with pytest.raises(ClusterUnavailableError):
+        server.cluster.patch_status(RUN, {"phase": "Failed"})
+    assert [e.command for e in server.calls] == ["PATCH"]
+
+
+def test_a_patch_carries_its_preconditions(faulty: Any) -> None:
+    server = faulty(lambda exchange: exchange.answer(200, body(revision=8)))
+    server.cluster.patch_status(RUN, {"phase": "Failed", "reason": None})
+    (call,) = server.calls
+    assert call.query == {"fieldManager": "offload", "fieldValidation": "Strict"}
+    assert call.headers["Content-Type"] == "application/merge-patch+json"
+    sent = json.loads(call.body)
+    assert sent["metadata"] == {"uid": "uid-demo", "resourceVersion": "7"}
+    assert sent["status"] == {"phase": "Failed", "reason": None}
+
+
+@pytest.mark.parametrize(("allowed", "error"), [(True, StatusRefusedError), (False, ClusterForbiddenError)])
+def test_a_rule_that_refuses_is_told_from_a_missing_permission(
+    faulty: Any, allowed: bool, error: Any
+) -> None:
+    def refuse(exchange: Exchange) -> None:
+        if exchange.command == "PATCH":
+            exchange.answer(403, {"message": "admission webhook denied the request"})
+        else:
+            exchange.answer(201, {"status": {"allowed": allowed}})
+
+    with pytest.raises(error) as caught:
+        faulty(refuse).cluster.patch_status(RUN, {"phase": "Failed"})
+    assert isinstance(caught.value, ClusterForbiddenError) is not allowed
+
+
+def test_requests_keep_to_the_rate(faulty: Any) -> None:
+    server = faulty(lambda exchange: exchange.answer(200, {}))
+    cluster = KubernetesCluster(
+        Configuration(host=f"http://127.0.0.1:{server.server_port}"), requests_per_second=20
+    )
+    began = time.monotonic()
+    for _ in range(12):
+        cluster.check()
+    assert time.monotonic() - began > 0.4
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{unclosed", "apiVersion: v1\nkind: Config\n"])
+def test_a_kubeconfig_that_says_nothing_is_a_config_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        KubernetesCluster.from_config(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_kubeconfig_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        KubernetesCluster.from_config(str(tmp_path / "missing"))
+
+
+def test_a_pods_service_account_comes_before_the_usual_kubeconfig(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = tmp_path / "kubeconfig"
+    StandIn().write_kubeconfig(usual, server="http://usual:1")
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(usual))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert api.configuration(None).host == "http://usual:1"
+
+    for name, text in (("TOKEN", "first"), ("CERT", "a certificate")):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(incluster_config, f"SERVICE_{name}_FILENAME", str(tmp_path / name))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    found = api.configuration(None)
+    assert found.host == "https://10.0.0.1:443"
+    assert found.auth_settings()["BearerToken"]["value"].casefold() == "bearer first"
+    assert api.configuration(str(usual)).host == "http://usual:1"
+
+
+def test_a_group_that_is_not_served_is_unavailable(faulty: Any) -> None:
+    server = faulty(lambda exchange: exchange.answer(200, {"paths": {}}))
+    with pytest.raises(ClusterUnavailableError):
+        server.cluster.status_schema()
+
+
+def test_references_in_the_served_schema_are_resolved(faulty: Any) -> None:
+    kind = {"group": "agents.proompteng.ai", "version": "v1alpha1", "kind": "AgentRun"}
+    reference = {"$ref": "#/components/schemas/Condition"}
+    loop = {"type": "object", "properties": {"within": reference}}
+    root = {
+        "properties": {"status": {"properties": {"one": reference}}},
+        "x-kubernetes-group-version-kind": [kind],
+    }
+    document = {"components": {"schemas": {"Run": root, "Condition": loop}}}
+    address = "/openapi/v3/apis/agents.proompteng.ai/v1alpha1"
+
+    def serve(exchange: Exchange) -> None:
+        index = {"paths": {address.removeprefix("/openapi/v3/"): {"serverRelativeURL": f"{address}?hash=1"}}}
+        exchange.answer(200, document if exchange.route == address else index)
+
+    server = faulty(serve)
+    cluster = server.cluster
+    resolved = {"type": "object", "properties": {"within": {}}}
+    assert cluster.status_schema() == {"properties": {"one": resolved}}
+    cluster.status_schema()
+    assert [e.route for e in server.calls] == ["/openapi/v3", address, "/openapi/v3"]
+    assert server.calls[1].query == {"hash": "1"}
+
+
+# The stream of changes.
+
+
+def test_an_outage_is_ridden_out_without_a_new_list(faulty: Any, follow: Any) -> None:
+    watches = []
+
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list(body()))
+        watches.append(exchange.query["resourceVersion"])
+        if len(watches) == 1:
+            exchange.begin_stream()
+            exchange.event("MODIFIED", body(revision=9, phase="Running"))
+        elif len(watches) == 6:
+            exchange.begin_stream()
+            exchange.event("DELETED", body(revision=12))
+            time.sleep(1)
+        exchange.close_connection = True  # cut off, or no answer at all
+        return None
+
+    server = faulty(script)
+    follower = follow(server.cluster)
+    follower.wait_for(lambda c: isinstance(c, Deleted))
+    assert watches == ["7", "9", "9", "9", "9", "9"]
+    assert len([e for e in server.calls if "watch" not in e.query]) == 1
+    assert [type(c) for c in follower.seen] == [Present, Listed, Fresh, Present, Deleted]
+
+
+@pytest.mark.parametrize("in_stream", [True, False])
+def test_a_revision_that_is_too_old_lists_again(faulty: Any, follow: Any, in_stream: bool) -> None:
+    lists = []
+
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            lists.append(1)
+            return exchange.answer(200, a_list(body(f"run-{len(lists)}"), revision=10 * len(lists)))
+        if exchange.query["resourceVersion"] == "10":
+            if not in_stream:
+                return exchange.answer(410, {"code": 410})
+            exchange.begin_stream()
+            exchange.event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})
+            return exchange.end_stream()
+        exchange.begin_stream()
+        time.sleep(1)
+        return None
+
+    follower = follow(faulty(script).cluster)
+    follower.wait_for(lambda c: c == Listed(None, frozenset({"uid-run-2"})))
+    assert [c.uids for c in follower.seen if isinstance(c, Listed)] == [{"uid-run-1"}, {"uid-run-2"}]
+
+
+def test_an_expired_page_token_starts_the_list_over(faulty: Any, follow: Any) -> None:
+    pages = []
+
+    def script(exchange: Exchange) -> None:
+        if "watch" in exchange.query:
+            exchange.begin_stream()
+            return time.sleep(1)
+        pages.append(exchange.query.get("continue"))
+        if len(pages) == 2:
+            return exchange.answer(410, {"code": 410, "metadata": {"continue": "inconsistent"}})
+        name, token = ("b", "") if pages[-1] else ("a", "next")
+        return exchange.answer(200, a_list(body(name), token=token))
+
+    follower = follow(faulty(script).cluster)
+    follower.wait_for(lambda c: c == Listed(None, frozenset({"uid-a", "uid-b"})))
+    assert pages == [None, "next", None, "next"]
+    assert len([c for c in follower.seen if isinstance(c, Listed)]) == 1
+
+
+def test_a_silent_watch_is_opened_again(faulty: Any, follow: Any) -> None:
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        exchange.begin_stream()
+        if len(exchange.server.calls) > 2:
+            exchange.event("ADDED", body(revision=8))
+        return time.sleep(5)
+
+    began = time.monotonic()
+    follow(faulty(script).cluster).wait_for(lambda c: isinstance(c, Present))
+    assert 0.5 <= time.monotonic() - began < 4
+
+
+def test_bookmarks_and_the_end_of_a_watch_are_fresh_and_move_the_revision(faulty: Any, follow: Any) -> None:
+    revisions = []
+
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        revisions.append(exchange.query["resourceVersion"])
+        exchange.begin_stream()
+        if len(revisions) == 1:
+            exchange.event("BOOKMARK", {"metadata": {"resourceVersion": "50"}})
+            return exchange.end_stream()
+        return time.sleep(1)
+
+    follower = follow(faulty(script).cluster)
+    deadline = time.monotonic() + 5
+    while len(revisions) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert revisions == ["7", "50"]
+    assert [type(c) for c in follower.seen] == [Listed, Fresh, Fresh, Fresh]
+
+
+def test_a_server_that_ends_every_watch_at_once_is_not_flooded(faulty: Any, follow: Any) -> None:
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        exchange.begin_stream()
+        return exchange.end_stream()
+
+    server = faulty(script)
+    follow(server.cluster)
+    time.sleep(1)
+    assert 1 < len(server.calls) < 20
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_refusal_of_this_identity_is_raised(faulty: Any, follow: Any, code: int) -> None:
+    follower = follow(faulty(lambda exchange: exchange.answer(code, {})).cluster)
+    follower.thread.join(5)
+    assert isinstance(follower.error, ClusterForbiddenError)
+
+
+def test_a_missing_crd_is_waited_for(faulty: Any, follow: Any) -> None:
+    def script(exchange: Exchange) -> None:
+        if "watch" in exchange.query:
+            exchange.begin_stream()
+            return time.sleep(1)
+        if len(exchange.server.calls) < 4:
+            return exchange.answer(404, b"404 page not found\n")
+        return exchange.answer(200, a_list(body()))
+
+    follow(faulty(script).cluster).wait_for(lambda c: isinstance(c, Listed))
+
+
+def test_a_pause_that_the_server_asks_for_is_kept(faulty: Any, follow: Any) -> None:
+    def script(exchange: Exchange) -> None:
+        if "watch" in exchange.query:
+            exchange.begin_stream()
+            return time.sleep(1)
+        if len(exchange.server.calls) == 1:
+            return exchange.answer(429, {}, Retry_After="1")
+        return exchange.answer(200, a_list())
+
+    began = time.monotonic()
+    follow(faulty(script).cluster).wait_for(lambda c: isinstance(c, Listed))
+    assert time.monotonic() - began >= 1
+
+
+def test_what_others_write_in_odd_shapes_reads_as_absent(faulty: Any) -> None:
+    odd = body() | {"spec": {"agentRef": "coder"}, "status": {"phase": 3, "finishedAt": "soon"}}
+    run = faulty(lambda exchange: exchange.answer(200, odd)).cluster.get("ns", "demo")
+    assert (run.seen.agent, run.seen.phase, run.seen.finished_at) == (None, None, None)
+    none = faulty(lambda exchange: exchange.answer(200, body() | {"spec": None, "status": ["x"]}))
+    assert none.cluster.get("ns", "demo").status == {}

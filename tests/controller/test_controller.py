@@ -1,0 +1,249 @@
+"""The controller's loops together, on SQLite and the AgentRun stand-in.
+
+Cases: a burst of uploads is a handful of patches; stopping is quick and leaves no thread; an outage costs few
+requests and ends by itself; an unusable schema is told and publishing starts once it is mended; a controller
+that rewrites status is answered at most once a second, and status is ours soon after; leased jobs.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offload.cluster.interface import AgentRun
+from offload.cluster.standin.server import StandIn
+from offload.controller import Controller, Job
+from offload.controller import controller as controller_module
+from offload.controller.jobs import JobLoop
+from offload.controller.loops import Loop
+from offload.domain.projection import Caps
+from offload.errors import ClusterUnavailableError
+from offload.services.follow import Follower
+from offload.services.schema import ServedSchema
+from tests.publishing import HOLDER, Room, eventually, publishing_room
+
+
+@pytest.fixture(scope="module")
+def standin() -> Iterator[StandIn]:
+    with StandIn(bookmark_seconds=0.2).running() as standin:
+        yield standin
+
+
+@pytest.fixture
+def room(standin: StandIn, tmp_path: Path) -> Iterator[Room]:
+    with publishing_room(standin, tmp_path) as room:
+        yield room
+
+
+class Faulty:
+    """The real cluster, counted, and away while told to be."""
+
+    def __init__(self, room: Room) -> None:
+        self._real = room.cluster
+        self.away = threading.Event()
+        self.calls: list[tuple[str, float]] = []
+        self.schema: Mapping[str, Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def get(self, namespace: str, name: str) -> AgentRun:
+        self._count("get")
+        return self._real.get(namespace, name)
+
+    def patch_status(self, run: AgentRun, patch: Mapping[str, Any]) -> AgentRun:
+        self._count("patch")
+        return self._real.patch_status(run, patch)
+
+    def status_schema(self) -> Mapping[str, Any]:
+        return self.schema or self._real.status_schema()
+
+    def count(self, name: str) -> int:
+        return sum(1 for call, _ in self.calls if call == name)
+
+    def _count(self, name: str) -> None:
+        self.calls.append((name, time.monotonic()))
+        if self.away.is_set():
+            raise ClusterUnavailableError("away", retry_after=0.2)
+
+
+@contextmanager
+def controlling(room: Room, cluster: Any, **values: Any) -> Iterator[Controller]:
+    schema = ServedSchema(cluster, caps=Caps())
+    room.schema = schema
+    publisher = room.publisher(cluster=cluster, between=timedelta(seconds=1), **values)
+    follower = Follower(room.index, cluster, room.echoes, schema, publisher=publisher)
+    controller = Controller(room.index, schema, follower, publisher, holder=HOLDER, workers=4)
+    controller.start()
+    try:
+        yield controller
+    finally:
+        assert controller.stop()
+
+
+def test_a_burst_of_uploads_is_a_handful_of_patches(room: Room) -> None:
+    cluster = Faulty(room)
+    runs = [room.create() for _ in range(4)]
+    with controlling(room, cluster) as controller:
+        began = time.monotonic()
+        for n in range(60):
+            for run in runs:
+                room.upload(run, f"log-{n}")
+        newest = [f"log-{n}" for n in range(10, 60)]
+        for run in runs:
+            eventually(lambda run=run: room.names(run) == newest)  # type: ignore[misc]
+        seconds = time.monotonic() - began
+        assert cluster.count("patch") <= len(runs) * (seconds + 2)
+        eventually(lambda: controller.ready() == [])
+        eventually(lambda: all(room.run(run).dirty_since is None for run in runs))
+        assert not [event for run in runs for event in room.events(run)[1:]]
+
+
+def test_stopping_is_quick_and_leaves_no_thread(room: Room) -> None:
+    before = set(threading.enumerate())
+    with controlling(room, Faulty(room)):
+        room.upload(room.create(), "log")
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    eventually(lambda: not [t for t in set(threading.enumerate()) - before if "standin" not in t.name])
+
+
+def test_an_outage_costs_few_requests_and_ends_by_itself(room: Room) -> None:
+    cluster = Faulty(room)
+    runs = [room.create() for _ in range(20)]
+    with controlling(room, cluster) as controller:
+        eventually(lambda: controller.ready() == [])
+        cluster.away.set()
+        for run in runs:
+            room.upload(run, "log")
+        eventually(lambda: len(cluster.calls) > 0)
+        began = time.monotonic()
+        while time.monotonic() - began < 3:
+            time.sleep(0.1)
+        assert len(cluster.calls) < 30
+        cluster.away.clear()
+        eventually(lambda: all(room.names(run) == ["log"] for run in runs))
+
+
+def test_publishing_starts_by_itself_once_the_schema_is_mended(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller_module, "SCHEMA_SECONDS_WHILE_UNUSABLE", 0.2)
+    cluster = Faulty(room)
+    cluster.schema = {"type": "object", "properties": {"phase": {"type": "string"}}}
+    run = room.create()
+    room.upload(run, "log")
+    with controlling(room, cluster) as controller:
+        eventually(lambda: "the served AgentRun schema has no status.artifacts" in controller.ready())
+        assert cluster.count("patch") == 0
+        cluster.schema = None
+        eventually(lambda: room.names(run) == ["log"])
+        assert controller.ready() == []
+
+
+def test_a_controller_that_rewrites_status_is_never_fought_in_a_hot_loop(room: Room) -> None:
+    cluster = Faulty(room)
+    run = room.create()
+    with controlling(room, cluster):
+        room.upload(run, "log")
+        eventually(lambda: room.names(run) == ["log"])
+        before = cluster.count("patch")
+        began = time.monotonic()
+        theirs = 0
+        while time.monotonic() - began < 5:
+            room.write(run.seen.name, {"artifacts": [], "message": str(theirs)})
+            theirs += 1
+            time.sleep(0.1)
+        ours = cluster.count("patch") - before
+        eventually(lambda: room.names(run) == ["log"], seconds=5)
+        assert ours <= 5
+        assert ours < theirs
+        assert room.status(run)["message"] == str(theirs - 1)
+
+
+def test_a_loop_that_fails_is_started_again_and_told() -> None:
+    failures = iter([RuntimeError("once"), None])
+    running = threading.Event()
+
+    def body(stop: threading.Event) -> None:
+        if error := next(failures):
+            raise error
+        running.set()
+        stop.wait()
+
+    loop = Loop("test", body)
+    loop.start()
+    assert running.wait(5)
+    assert loop.problem == "test: once"
+    loop.ask_to_stop()
+    assert loop.join(5)
+
+
+def do_jobs(room: Room, job: Job, holder: str) -> Loop:
+    loop = Loop(job.name, JobLoop(room.index, job, holder=holder).run)
+    loop.start()
+    return loop
+
+
+def end(*loops: Loop) -> None:
+    for loop in loops:
+        loop.ask_to_stop()
+    assert all(loop.join(5) for loop in loops)
+
+
+def job(run: Callable[[threading.Event], None], every: float = 0.2) -> Job:
+    return Job("count", timedelta(seconds=every), run)
+
+
+def test_a_job_is_done_periodically_and_by_one_controller_at_a_time(room: Room) -> None:
+    running: list[str] = []
+    done: list[float] = []
+    overlaps = []
+
+    def count(_: threading.Event) -> None:
+        running.append("x")
+        overlaps.append(len(running))
+        time.sleep(0.05)
+        running.pop()
+        done.append(time.monotonic())
+
+    loops = [do_jobs(room, job(count), holder) for holder in ("a", "b")]
+    eventually(lambda: len(done) >= 4)
+    end(*loops)
+    assert set(overlaps) == {1}
+    assert min(later - earlier for earlier, later in pairwise(done)) >= 0.2
+
+
+def test_a_job_that_fails_is_not_done_and_is_tried_again(room: Room) -> None:
+    attempts = []
+
+    def fail_once(_: threading.Event) -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise RuntimeError("no")
+
+    loop = do_jobs(room, job(fail_once, every=3600), "a")
+    eventually(lambda: len(attempts) == 2)
+    end(loop)
+    assert len(attempts) == 2
+
+
+def test_a_job_is_cut_short_at_shutdown_and_its_lease_given_back(room: Room) -> None:
+    started, taken_over = threading.Event(), threading.Event()
+
+    def long(cut_short: threading.Event) -> None:
+        started.set()
+        assert cut_short.wait(10)
+
+    loop = do_jobs(room, job(long), "a")
+    assert started.wait(5)
+    end(loop)
+    other = do_jobs(room, job(lambda _: taken_over.set()), "b")
+    assert taken_over.wait(5)
+    end(other)

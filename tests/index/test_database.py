@@ -1,0 +1,196 @@
+"""Connections and transactions.
+
+- an exception rolls back; many writers at once all get their turn; a reader sees what is committed
+- times come back aware and in UTC, whatever zone they came in; a naive one is refused
+- failures leave as IndexUnavailableError with their cause: no server, no tables, no free connection
+- a URL that is not ours is refused without showing its password
+- waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time
+- SQLite: every commit is on disk before it is acknowledged
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from offload.errors import ConfigError, IndexUnavailableError
+from offload.index import Index, clock, publishing, runs
+
+
+def test_an_exception_rolls_back(given: Any) -> None:
+    run = given.run()
+
+    def touch_and_fail() -> None:
+        with given.index.begin() as tx:
+            publishing.touch(tx, run.uid)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        touch_and_fail()
+    assert given.get_run(run.uid) == run
+
+
+def test_writers_at_once_all_get_their_turn(given: Any, url: str) -> None:
+    run = given.run()
+    other = Index.connect(url)
+
+    def touch(number: int) -> None:
+        with (given.index, other)[number % 2].begin() as tx:
+            publishing.touch(tx, run.uid)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(touch, range(80)))
+    other.close()
+    assert given.get_run(run.uid).revision == 80
+
+
+def test_a_reader_sees_what_is_committed_and_does_not_wait(given: Any) -> None:
+    run = given.run()
+    with given.index.begin() as tx:
+        publishing.touch(tx, run.uid)
+        assert given.get_run(run.uid).revision == 0
+    assert given.get_run(run.uid).revision == 1
+
+
+def test_times_come_back_in_utc(given: Any) -> None:
+    east = datetime(2026, 5, 1, 1, 30, 0, 123456, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    earlier = given.run(created_at=east)
+    later = given.run(created_at=datetime(2026, 4, 30, 21, tzinfo=UTC))
+    assert given.get_run(earlier.uid).created_at == east
+    assert given.get_run(earlier.uid).created_at.tzinfo is UTC
+    with given.index.read() as tx:
+        assert [run.uid for run in runs.page(tx, "agents", limit=5)] == [later.uid, earlier.uid]
+        now = clock.now(tx)
+        assert now.tzinfo is UTC
+        assert abs(now - datetime.now(UTC)) < timedelta(minutes=1)
+    with pytest.raises(sa.exc.StatementError, match="aware"):
+        given.run(created_at=datetime(2026, 1, 1))  # noqa: DTZ001 - what is to be refused
+
+
+@pytest.mark.parametrize("transaction", ["begin", "read"])
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", "postgresql://u:secret@127.0.0.1:1/x"])
+def test_an_index_out_of_reach_says_so(url: str, transaction: str) -> None:
+    index = Index.connect(url)
+    with pytest.raises(IndexUnavailableError) as caught, getattr(index, transaction)() as tx:
+        runs.get(tx, "u")
+    assert isinstance(caught.value.__cause__, sa.exc.OperationalError)
+    assert "secret" not in str(caught.value)
+    started = time.monotonic()
+    index.wait_for_dirty(0.1)
+    assert time.monotonic() - started >= 0.1
+    index.close()
+
+
+def test_a_database_without_tables_says_so(empty_url: str) -> None:
+    index = Index.connect(empty_url)
+    with pytest.raises(IndexUnavailableError), index.read() as tx:
+        runs.get(tx, "u")
+    index.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://user:secret@host/db", "secret", "", "oracle+secret://secret:secret@x/y"]
+)
+def test_a_url_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="postgresql://") as caught:
+        Index.connect(url)
+    assert "user" not in str(caught.value)
+
+
+@pytest.fixture
+def waiting(index: Index) -> Callable[[Callable[[], None]], float]:
+    def wait(action: Callable[[], None]) -> float:
+        """How long a waiter waits that `action` is to wake."""
+        index.wait_for_dirty(0.01)  # the first one connects
+        while True:  # what came before is used up
+            started = time.monotonic()
+            index.wait_for_dirty(0.05)
+            if time.monotonic() - started >= 0.05:
+                break
+        timer = threading.Timer(0.1, action)
+        timer.start()
+        started = time.monotonic()
+        index.wait_for_dirty(10)
+        timer.join()
+        return time.monotonic() - started
+
+    return wait
+
+
+def test_waiting_ends_when_a_run_becomes_dirty(given: Any, waiting: Any) -> None:
+    run = given.run()
+    assert waiting(lambda: given.artifact(run.uid, "a")) < 5
+
+    def touch() -> None:
+        with given.index.begin() as tx:
+            publishing.touch(tx, run.uid)
+
+    assert waiting(touch) < 5
+
+
+def test_waiting_ends_in_time(index: Index) -> None:
+    index.wait_for_dirty(0.01)
+    started = time.monotonic()
+    index.wait_for_dirty(0.2)
+    assert 0.2 <= time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_commit_of_another_process_ends_the_waiting(given: Any, waiting: Any, url: str) -> None:
+    run = given.run()
+    other = Index.connect(url)
+
+    def touch() -> None:
+        with other.begin() as tx:
+            publishing.touch(tx, run.uid)
+
+    assert waiting(touch) < 5
+    other.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_lost_connection_is_made_again(given: Any, waiting: Any) -> None:
+    run = given.run()
+    given.index.wait_for_dirty(0.01)
+    with given.index.begin() as tx:
+        tx.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        )
+    assert waiting(lambda: given.artifact(run.uid, "a")) < 5
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_sqlite_writes_through_before_it_acknowledges(index: Index) -> None:
+    with index.read() as tx:
+        settings = {
+            name: tx.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+def test_a_pool_without_a_free_connection_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offload.index.dialects.BUSY_SECONDS", 0.1)
+    index = Index.connect(url, connections=1)
+    with index.read() as first:
+        runs.get(first, "u")
+        with pytest.raises(IndexUnavailableError), index.read() as second:
+            runs.get(second, "u")
+    index.close()
+
+
+def test_a_file_whose_folder_is_missing_is_not_made(tmp_path: Path) -> None:
+    index = Index.connect(f"sqlite:///{tmp_path / 'no' / 'index.db'}")
+    with pytest.raises(IndexUnavailableError), index.begin():
+        pass
+    index.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,51 @@
+"""Externals of a run.
+
+- new ones are numbered among the run's artifacts, in the order given, and make it dirty
+- known ones keep their number and take the new entry and state, and do not make it dirty
+- each run has its own
+"""
+
+from typing import Any
+
+from offload.index import externals, publishing, runs
+from offload.index.externals import External
+
+
+def test_new_externals_are_numbered_among_the_artifacts(given: Any) -> None:
+    run = given.run()
+    first = given.artifact(run.uid, "a")
+    with given.index.begin() as tx:
+        saved = externals.save(
+            tx,
+            run.uid,
+            [
+                External(0, run.uid, "x", {"name": "x", "uri": "https://x/✓"}, "listed"),
+                External(0, run.uid, "y", {"name": "y"}, "left-out"),
+            ],
+        )
+        assert externals.of_run(tx, run.uid) == saved
+    assert [external.seq for external in saved] == [first.seq + 1, first.seq + 2]
+    assert given.artifact(run.uid, "b").seq == first.seq + 3
+    assert given.get_run(run.uid).total_count == 2
+
+
+def test_known_externals_keep_their_number(given: Any) -> None:
+    run = given.run()
+    with given.index.begin() as tx:
+        [known] = externals.save(tx, run.uid, [External(0, run.uid, "x", {"name": "x"}, "listed")])
+        assert publishing.dirty_count(tx) == 1
+        before = runs.get(tx, run.uid)
+        changed = External(known.seq, run.uid, "x", {"name": "new"}, "removed")
+        assert externals.save(tx, run.uid, [changed]) == [changed]
+        assert externals.save(tx, run.uid, []) == []
+        assert externals.of_run(tx, run.uid) == [changed]
+        assert runs.get(tx, run.uid) == before
+
+
+def test_each_run_has_its_own(given: Any) -> None:
+    one, two = given.run(), given.run()
+    with given.index.begin() as tx:
+        externals.save(tx, one.uid, [External(0, one.uid, "x", {}, "listed")])
+        externals.save(tx, two.uid, [External(0, two.uid, "x", {}, "removed")])
+        assert [external.state for external in externals.of_run(tx, one.uid)] == ["listed"]
+        assert [external.state for external in externals.of_run(tx, two.uid)] == ["removed"]

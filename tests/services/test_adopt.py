@@ -1,0 +1,215 @@
+"""Taking over what other writers put into status, on the AgentRun stand-in.
+
+Cases: inline data becomes an artifact and a pointer; over-long URIs; a store that is away loses nothing;
+adopting twice stores once; entries that point elsewhere are listed in their order, counted, and stay removed
+or left out; an entry that stands for ours; hostile names; what a data: URI holds.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offload.cluster.standin.server import StandIn
+from offload.domain.artifact import Artifact, State
+from offload.domain.projection import Caps
+from offload.errors import StoreUnavailableError
+from offload.index import artifacts, externals, publishing, sweeping
+from offload.services.publish import Outcome
+from tests.publishing import Room, publishing_room
+
+CRDS = Path(__file__).parents[1] / "cluster" / "crds"
+ELSEWHERE = {"name": "theirs", "url": "https://example.org/theirs"}
+
+
+@pytest.fixture(scope="module")
+def standin() -> Iterator[StandIn]:
+    # The schema of the early chart: no pattern and no limit keeps inline data out.
+    with StandIn(CRDS / "early.yaml").running() as standin:
+        yield standin
+
+
+@pytest.fixture
+def room(standin: StandIn, tmp_path: Path) -> Iterator[Room]:
+    with publishing_room(standin, tmp_path) as room:
+        yield room
+
+
+def look_again(room: Room, run: Any, **values: Any) -> Outcome:
+    with room.index.begin() as tx:
+        publishing.touch(tx, run.seen.uid)
+    return room.publish(run, **values)
+
+
+def history(room: Room, run: Any) -> list[Artifact]:
+    with room.index.read() as tx:
+        return artifacts.history(tx, run.seen.uid, limit=100)
+
+
+def states(room: Room, run: Any) -> dict[str, str]:
+    with room.index.read() as tx:
+        return {str(one.entry["name"]): one.state for one in externals.of_run(tx, run.seen.uid)}
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type", "data"),
+    [
+        ("data:text/x-diff;base64,aGVsbG8=", "text/x-diff", b"hello"),
+        ("DATA:,a%20b", "text/plain;charset=US-ASCII", b"a b"),
+        ("data:not/a/type;base64,aGVsbG8=", "application/octet-stream", b"hello"),
+        ("data:;base64,!!", "text/plain; charset=utf-8", b"data:;base64,!!"),
+        ("data:nothing", "text/plain; charset=utf-8", b"data:nothing"),
+        ("https://e.org/" + "x" * 2048, "text/uri-list", b"https://e.org/" + b"x" * 2048 + b"\r\n"),
+    ],
+)
+def test_content_becomes_an_artifact_before_it_leaves_status(
+    room: Room, value: str, content_type: str, data: bytes
+) -> None:
+    run = room.create()
+    room.write(run.seen.name, {"artifacts": [{"name": "report", "url": value}]})
+    assert look_again(room, run) is Outcome.WRITTEN
+    [artifact] = history(room, run)
+    assert (artifact.name, artifact.content_type, artifact.origin) == ("report", content_type, "status:url")
+    assert artifact.sha256 == hashlib.sha256(data).digest()
+    assert room.objects.read(artifact.location.key) == data
+    assert room.status(run)["artifacts"] == [
+        {"name": "report", "key": artifact.location.key, "url": artifact.location.uri}
+    ]
+    assert room.run(run).dirty_since is None
+
+
+def test_nothing_leaves_status_while_the_store_is_away(room: Room) -> None:
+    run = room.create()
+    entry = {"name": "report", "url": "data:,x"}
+    room.write(run.seen.name, {"artifacts": [entry]})
+
+    def away(*_: str) -> None:
+        raise StoreUnavailableError
+
+    room.objects.before = away
+    assert look_again(room, run) is Outcome.FAILED
+    assert room.status(run)["artifacts"] == [entry]
+    assert history(room, run) == []
+    room.objects.before = lambda *_: None
+    assert room.publish(run) is Outcome.WRITTEN
+    assert len(history(room, run)) == 1
+
+
+def test_adopting_twice_stores_once(room: Room) -> None:
+    run = room.create()
+    inline = {"artifacts": [{"name": "report", "url": "data:,x"}]}
+    for _ in range(2):
+        room.write(run.seen.name, inline)
+        look_again(room, run)
+    assert len(history(room, run)) == 1
+    assert len(list(room.objects.list("offload/"))) == 1
+    room.upload(run, "report", b"newer")
+    room.write(run.seen.name, inline)
+    look_again(room, run)
+    assert len(history(room, run)) == 2
+    assert room.status(run)["artifacts"][0]["url"] == history(room, run)[0].location.uri
+
+
+def test_what_was_erased_does_not_come_back_with_a_stale_writer(room: Room) -> None:
+    run = room.create()
+    inline = {"artifacts": [{"name": "report", "url": "data:,x"}]}
+    room.write(run.seen.name, inline)
+    look_again(room, run)
+    with room.index.begin() as tx:
+        sweeping.tombstone(tx, [history(room, run)[0].id], state=State.DELETED, by="token:test")
+    room.write(run.seen.name, inline)
+    look_again(room, run)
+    assert len(history(room, run)) == 1
+    assert room.status(run)["artifacts"] == []
+
+
+def test_an_entry_that_points_elsewhere_is_listed_where_it_was_first_seen(room: Room) -> None:
+    run = room.create()
+    room.upload(run, "first")
+    room.publish(run)
+    room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
+    look_again(room, run)
+    room.upload(run, "last")
+    room.publish(run)
+    assert room.names(run) == ["first", "theirs", "last"]
+    assert room.status(run)["artifacts"][1] == ELSEWHERE
+    assert states(room, run) == {"theirs": "listed"}
+
+
+def test_one_that_its_writer_removes_stays_removed_until_it_is_written_again(room: Room) -> None:
+    run = room.create()
+    room.upload(run, "ours")
+    room.write(run.seen.name, {"artifacts": [ELSEWHERE]})
+    room.publish(run)
+    assert room.names(run) == ["ours", "theirs"]
+    room.write(run.seen.name, {"artifacts": room.status(run)["artifacts"][:1]})
+    look_again(room, run)
+    assert room.names(run) == ["ours"]
+    assert states(room, run) == {"theirs": "removed"}
+    room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
+    look_again(room, run)
+    assert room.names(run) == ["ours", "theirs"]
+
+
+def test_one_that_a_cap_trimmed_is_known_as_left_out_and_counted(room: Room) -> None:
+    run = room.create()
+    room.write(run.seen.name, {"artifacts": [ELSEWHERE]})
+    look_again(room, run, caps=Caps(count=2))
+    for n in range(2):
+        room.upload(run, f"log-{n}")
+    room.publish(run, caps=Caps(count=2))
+    assert room.names(run) == ["log-0", "log-1"]
+    assert states(room, run) == {"theirs": "left-out"}
+    assert room.status(run)["conditions"][0]["message"].startswith("2 of 3 ")
+    look_again(room, run, caps=Caps(count=3))
+    assert room.names(run) == ["theirs", "log-0", "log-1"]
+    assert states(room, run) == {"theirs": "listed"}
+
+
+def test_an_entry_without_address_that_names_one_of_ours_is_replaced(room: Room) -> None:
+    run = room.create()
+    artifact = room.upload(run, "log")
+    room.write(run.seen.name, {"artifacts": [{"name": "log"}, {"name": "other"}]})
+    room.publish(run)
+    assert sorted(room.names(run)) == ["log", "other"]
+    assert {"name": "log", "key": artifact.location.key, "url": artifact.location.uri} in room.status(run)[
+        "artifacts"
+    ]
+
+
+def test_content_beside_a_pointer_leaves_the_pointer(room: Room) -> None:
+    run = room.create()
+    room.write(run.seen.name, {"artifacts": [{**ELSEWHERE, "path": "data:,x"}]})
+    look_again(room, run)
+    assert [artifact.name for artifact in history(room, run)] == ["theirs.path"]
+    assert ELSEWHERE in room.status(run)["artifacts"]
+    assert sorted(room.names(run)) == ["theirs", "theirs.path"]
+
+
+@pytest.mark.parametrize("name", ["../etc", "a\nb", "x" * 600, "data:,n"])
+def test_a_name_that_may_not_be_one_is_replaced(room: Room, name: str) -> None:
+    run = room.create()
+    room.write(run.seen.name, {"artifacts": [{"name": name, "path": "data:,x"}]})
+    look_again(room, run)
+    assert all(artifact.name.startswith("adopted-") for artifact in history(room, run))
+    assert history(room, run)
+
+
+def test_strict_mode_counts_what_was_adopted(room: Room) -> None:
+    run = room.create()
+    room.write(run.seen.name, {"phase": "Running", "artifacts": [{"name": "a", "url": "data:,x"}]})
+    look_again(room, run, strict=True)
+    assert room.status(run)["phase"] == "Failed"
+    assert room.names(run) == ["a"]
+
+
+def test_observing_stores_nothing_and_would_leave_inline_data_out(room: Room) -> None:
+    run = room.create()
+    room.write(run.seen.name, {"artifacts": [{"name": "a", "url": "data:,x"}, ELSEWHERE]})
+    before = room.status(run)
+    assert look_again(room, run, mode="observe") is Outcome.OBSERVED
+    assert room.status(run) == before
+    assert history(room, run) == []
+    assert states(room, run) == {}

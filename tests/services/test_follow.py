@@ -1,0 +1,201 @@
+"""Following the watch into the index, on the AgentRun stand-in.
+
+Cases: runs, phases and deletions; runs gone while nobody watched; a run created again; freshness; our own
+writes are no news; what others change is looked at again, ever later while they go on; an index that is away
+loses nothing; caps and schemas that changed.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offload.cluster.standin.server import StandIn
+from offload.domain.projection import Caps
+from offload.errors import IndexUnavailableError
+from offload.index import Index, runs
+from offload.services.follow import Follower, Repairs
+from offload.services.publish import Outcome
+from tests.publishing import NAMESPACE, Room, eventually, publishing_room
+
+
+@pytest.fixture(scope="module")
+def standin() -> Iterator[StandIn]:
+    with StandIn(bookmark_seconds=0.2).running() as standin:
+        yield standin
+
+
+@pytest.fixture
+def room(standin: StandIn, tmp_path: Path) -> Iterator[Room]:
+    with publishing_room(standin, tmp_path) as room:
+        yield room
+
+
+@contextmanager
+def following(follower: Follower) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=follower.run, args=(stop,))
+    thread.start()
+    try:
+        eventually(lambda: follower.age() < 5)
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def found(room: Room, name: str) -> Any:
+    with room.index.read() as tx:
+        return runs.find(tx, NAMESPACE, name)
+
+
+def test_runs_their_phases_and_deletions_reach_the_index(room: Room) -> None:
+    before = room.create(observe=False)
+    with following(room.follower()):
+        after = room.create(observe=False)
+        eventually(lambda: found(room, before.seen.name) and found(room, after.seen.name))
+        assert found(room, after.seen.name).agent == "coder"
+        room.write(after.seen.name, {"phase": "Running"})
+        eventually(lambda: found(room, after.seen.name).phase == "Running")
+        room.delete(after.seen.name)
+        eventually(lambda: found(room, after.seen.name).deleted_at is not None)
+
+
+def test_a_run_deleted_while_nobody_watched_is_found_out(room: Room) -> None:
+    gone = room.create()
+    room.delete(gone.seen.name)
+    with following(room.follower()):
+        eventually(lambda: found(room, gone.seen.name).deleted_at is not None)
+
+
+def test_a_run_created_again_is_two_incarnations(room: Room) -> None:
+    with following(room.follower()):
+        first = room.create(observe=False)
+        room.delete(first.seen.name)
+        second = room.create(first.seen.name, observe=False)
+        eventually(lambda: (one := found(room, first.seen.name)) and one.uid == second.seen.uid)
+        eventually(lambda: room.run(first).deleted_at is not None)
+        assert room.run(second).deleted_at is None
+
+
+def test_the_view_is_fresh_only_after_the_first_list(room: Room) -> None:
+    follower = room.follower()
+    assert follower.age() == float("inf")
+    with following(follower):
+        assert follower.age() < 5
+
+
+def test_our_own_writes_are_no_news(room: Room) -> None:
+    run = room.create()
+    with following(room.follower()):
+        for n in range(3):
+            room.upload(run, f"log-{n}")
+            assert room.publish(run) is Outcome.WRITTEN
+        version = room.read(run).resource_version
+        marker = room.create(observe=False)
+        eventually(lambda: found(room, marker.seen.name) is not None)
+        assert room.read(run).resource_version == version
+        assert room.run(run).revision == 3
+        assert room.run(run).dirty_since is None
+
+
+def test_what_another_writer_changed_is_put_right(room: Room) -> None:
+    run = room.create()
+    with following(room.follower()):
+        room.upload(run, "log")
+        room.publish(run)
+        ours = room.status(run)["artifacts"]
+        for theirs in ([], [{"name": "log"}]):
+            room.write(run.seen.name, {"artifacts": theirs})
+            room.publish(run)
+            assert room.status(run)["artifacts"] == ours
+        assert room.run(run).dirty_since is None
+
+
+def test_a_status_changed_while_nobody_followed_is_looked_at_again(room: Room) -> None:
+    run, quiet = room.create(), room.create()
+    for one in (run, quiet):
+        room.upload(one, "log")
+        room.publish(one)
+    room.write(run.seen.name, {"artifacts": []})
+    for one in (run, quiet):
+        room.echoes.forget(one.seen.uid)
+    with following(room.follower()):
+        eventually(lambda: room.run(run).dirty_since is not None)
+        assert room.run(quiet).dirty_since is None
+
+
+def test_lower_caps_since_the_last_start_reach_runs_that_do_not_change(room: Room) -> None:
+    run, small = room.create(), room.create()
+    for n in range(3):
+        room.upload(run, f"log-{n}")
+    room.upload(small, "log")
+    for one in (run, small):
+        room.publish(one)
+    with following(room.follower(publisher=room.publisher(caps=Caps(count=2)))):
+        eventually(lambda: room.run(run).dirty_since is not None)
+        assert room.run(small).dirty_since is None
+
+
+def test_another_schema_has_every_status_looked_at_again(room: Room) -> None:
+    run = room.create()
+    room.upload(run, "log")
+    room.publish(run)
+    served = room.cluster.status_schema()
+    legacy = {"name": {"type": "string"}, "key": {"type": "string"}, "url": {"type": "string"}}
+    artifacts = {"type": "array", "items": {"type": "object", "properties": legacy}}
+    changed = {**served, "properties": {**served["properties"], "artifacts": artifacts}}
+    with following(room.follower()):
+        eventually(lambda: room.echoes.matches(run.seen.uid, room.status(run), "9" * 9) is True)
+        assert room.run(run).dirty_since is None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(room.cluster, "status_schema", lambda: changed)
+            room.schema.refresh()
+        eventually(lambda: room.run(run).dirty_since is not None)
+
+
+def test_without_a_publisher_nothing_is_marked(room: Room) -> None:
+    run = room.create()
+    room.write(run.seen.name, {"artifacts": [{"name": "theirs"}]})
+    with following(room.follower(publisher=None)):
+        pass
+    assert room.run(run).dirty_since is None
+
+
+def test_a_writer_that_goes_on_is_answered_ever_later_but_within_five_seconds() -> None:
+    repairs = Repairs()
+    marked = []
+    for tick in range(60 * 10):
+        now = tick / 10
+        repairs.note("run", now)
+        for uid in repairs.due(now):
+            repairs.done(uid, now)
+            marked.append(now)
+    pauses = [later - earlier for earlier, later in pairwise(marked)]
+    assert marked[0] == 0
+    assert pauses[:3] == pytest.approx([1, 2, 4], abs=0.11)
+    assert max(pauses) <= 4.2
+    repairs.note("run", 100)
+    assert repairs.due(100) == ["run"]
+
+
+def test_a_change_waits_for_an_index_that_is_away(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, away = Index.begin, threading.Event()
+
+    def begin(index: Index) -> Any:
+        if away.is_set():
+            raise IndexUnavailableError
+        return real(index)
+
+    monkeypatch.setattr(Index, "begin", begin)
+    with following(room.follower()):
+        away.set()
+        run = room.create(observe=False)
+        eventually(lambda: room.read(run).resource_version != "")
+        away.clear()
+        eventually(lambda: found(room, run.seen.name) is not None)

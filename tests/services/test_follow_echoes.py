@@ -1,0 +1,56 @@
+"""Telling our own writes from others'.
+
+Cases: our part alone counts; older versions are history; a failed verdict is ours; unknown runs; a bound.
+"""
+
+from typing import Any
+
+import pytest
+
+from offload.services.echoes import Echoes
+
+OURS = {"type": "ArtifactsTruncated", "status": "True"}
+VERDICT = {"type": "ArtifactsOverLimit", "status": "True"}
+STATUS: dict[str, Any] = {"artifacts": [{"name": "a"}], "conditions": [OURS], "phase": "Running"}
+
+
+@pytest.mark.parametrize(
+    ("change", "matches"),
+    [
+        ({"phase": "Succeeded"}, True),
+        ({"theirs": 1}, True),
+        ({"conditions": [{"type": "Ready"}, OURS]}, True),
+        ({"conditions": []}, False),
+        ({"conditions": [{**OURS, "status": "False"}]}, False),
+        ({"artifacts": []}, False),
+        ({"artifacts": [{"name": "a", "type": "log"}]}, False),
+    ],
+)
+def test_a_status_matches_by_our_part_alone(change: dict[str, Any], matches: bool) -> None:
+    echoes = Echoes()
+    echoes.remember("run", STATUS, "5")
+    assert echoes.matches("run", {**STATUS, **change}, "6") is matches
+
+
+def test_what_came_before_is_history() -> None:
+    echoes = Echoes()
+    echoes.remember("run", STATUS, "5")
+    assert echoes.matches("run", {}, "4")
+    assert not echoes.matches("run", {}, "5")
+
+
+def test_the_phase_is_ours_while_the_run_is_over_its_limit() -> None:
+    echoes = Echoes()
+    failed = {"phase": "Failed", "conditions": [VERDICT]}
+    echoes.remember("run", failed, "5")
+    assert echoes.matches("run", {**failed, "phase": "Running"}, "6") is False
+
+
+def test_a_run_that_was_never_remembered_or_fell_out_is_unknown() -> None:
+    echoes = Echoes(most=2)
+    for uid in ("a", "b", "c"):
+        echoes.remember(uid, STATUS, "1")
+    assert echoes.matches("a", STATUS, "2") is None
+    assert echoes.matches("c", STATUS, "2") is True
+    echoes.forget("c")
+    assert echoes.matches("c", STATUS, "2") is None
