@@ -20,7 +20,7 @@ REGISTRIES = re.compile(
     r"|registr[y]\.k8s\.io|publi[c]\.ecr\.aws|repo[1]?\.maven\.(org|apache\.org)"
 )
 FOLDERS = re.compile(
-    r"(?<![\w.}/-])/([r]oot|[h]ome/\w|[U]sers/\w|[w]ork|[f]arm|[o]pt/wheels|[t]mp/(lab|c)\b)(/|\b)"
+    r"(?<![\w.}/-])/([r]oot|[h]ome/\w+|[U]sers/\w+|[w]ork|[f]arm|[o]pt/wheels|[t]mp/(lab|c)\b)(/|\b)"
 )
 
 

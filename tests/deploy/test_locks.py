@@ -42,7 +42,7 @@ def test_every_pin_has_hashes_and_nothing_else_is_there(lock: str) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_no_registry_and_no_path(lock: str) -> None:
-    assert not re.search(r"://|--index|--find-links|--trusted-host|file:|@ |/(?!dev\.lock)", _text(lock))
+    assert not re.search(r"://|--index|--find-links|--trusted-host|file:/|@ |/(?!dev\.lock)", _text(lock))
 
 
 @pytest.mark.parametrize("lock", ["image", "build", "seaweedfs"])
