@@ -98,6 +98,16 @@ def load_policy(settings: Settings) -> Policy:
     return load_rules(settings.retention_file) if settings.retention_file else KEEP_FOREVER
 
 
+def check_start(settings: Settings) -> None:
+    """Find out now what would keep a service from starting. Raises `ConfigError` or `UnavailableError`."""
+    load_policy(settings)
+    if settings.auth == "tokens" and settings.tokens_file:
+        TokenFile(settings.tokens_file)
+    open_cluster(settings).close()
+    open_objects(settings).close()
+    open_index(settings).close()
+
+
 def app_of_worker() -> ASGIApp:
     """The service of one process, by its environment."""
     settings = load_settings()
@@ -184,9 +194,7 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         browse=browse,
         objects=objects,
         erase=lambda artifact_id, by: erase_artifact(index, artifact_id, by=by),
-        tokens=TokenFile(settings.tokens_file)
-        if settings.auth == "tokens" and settings.tokens_file
-        else None,
+        tokens=tokens,
         look=look,
         public_url=settings.public_url,
         publish_mode=settings.publish,
