@@ -80,6 +80,12 @@ class InvalidCursorError(InvalidInputError):
     type = "invalid-cursor"
 
 
+class InvalidHeaderError(InvalidInputError):
+    """A request header asks for what this endpoint does not do."""
+
+    type = "invalid-header"
+
+
 class InvalidMultipartError(OffloadError):
     """The multipart/form-data body cannot be read."""
 
@@ -151,6 +157,18 @@ class NotFoundError(OffloadError):
     """There is no such thing, or the token does not reach it."""
 
     type = "not-found"
+
+
+class MethodNotAllowedError(OffloadError):
+    """The resource does not have this method."""
+
+    type = "method-not-allowed"
+
+
+class InternalError(OffloadError):
+    """Something unexpected went wrong in the server; its log has the request id."""
+
+    type = "internal"
 
 
 class RunNotFoundError(NotFoundError):
@@ -255,6 +273,12 @@ class TooManyUploadsError(UnavailableError):
     """As many uploads run as the server takes at once."""
 
     type = "too-many-uploads"
+
+
+class NotReadyError(UnavailableError):
+    """A part that the service needs is out of reach."""
+
+    type = "not-ready"
 
 
 class ShuttingDownError(UnavailableError):

@@ -1,6 +1,6 @@
 """Every metric, in Prometheus' default registry. Names end in their unit."""
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 PUBLISHES = Counter("offload_publishes_total", "Publishes by outcome.", ["outcome"])
 PUBLISH_FAILURES = Counter("offload_publish_failures_total", "Failed publishes by error type.", ["reason"])
@@ -29,4 +29,37 @@ WATCH_REPAIRS = Counter(
 )
 LOOP_FAILURES = Counter(
     "offload_loop_failures_total", "Controller loops that failed and restarted.", ["loop"]
+)
+
+REQUESTS = Counter(
+    "offload_http_requests_total",
+    "HTTP requests by route template, method and status.",
+    ["route", "method", "status"],
+)
+REQUEST_SECONDS = Histogram(
+    "offload_http_request_duration_seconds", "Time to the whole answer.", ["route", "method"]
+)
+INGESTS = Counter(
+    "offload_ingest_artifacts_total",
+    "Uploads by outcome: created, same, or the type of the problem.",
+    ["outcome"],
+)
+INGEST_BYTES = Counter(
+    "offload_ingest_bytes_total", "Bytes of acknowledged uploads, by outcome.", ["outcome"]
+)
+UPLOADS_RUNNING = Gauge("offload_uploads_running", "Uploads in progress.", multiprocess_mode="livesum")
+BYTES_IN_FLIGHT = Gauge(
+    "offload_upload_memory_reserved_bytes", "Bytes of the upload budget in use.", multiprocess_mode="livesum"
+)
+BUDGET = Gauge("offload_upload_memory_budget_bytes", "The upload budget.", multiprocess_mode="livesum")
+STORE_SECONDS = Histogram("offload_store_operation_duration_seconds", "Object store calls.", ["operation"])
+INDEX_SECONDS = Histogram("offload_index_operation_duration_seconds", "Index transactions.", ["operation"])
+ORPHANS_REMOVED = Counter(
+    "offload_orphans_removed_total", "Objects and open uploads without a row that were removed."
+)
+SWEEP_DELETIONS = Counter(
+    "offload_sweep_deletions_total", "Artifacts that got a tombstone, by retention rule.", ["rule"]
+)
+SWEEP_BACKLOG = Gauge(
+    "offload_sweep_backlog_artifacts", "Tombstones whose bytes are not deleted yet, when last looked."
 )

@@ -188,7 +188,7 @@ def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -
 
 
 def unavailable(what: str, error: Exception) -> ClusterUnavailableError:
-    return ClusterUnavailableError(f"{what}: {error}")
+    return ClusterUnavailableError(f"{what}: {' '.join(str(error).split())}")
 
 
 def _read(response: urllib3.HTTPResponse, call: Call) -> bytes:

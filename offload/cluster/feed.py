@@ -21,7 +21,9 @@ WATCH_SECONDS = 50
 SILENCE_SECONDS = 55.0
 """A watch that says nothing for so long is dead: its bookmarks and its end come sooner."""
 
-FIRST_PAUSE, LONGEST_PAUSE, LONGEST_ASKED_PAUSE = 0.25, 5.0, 60.0
+FIRST_PAUSE, LONGEST_PAUSE, LONGEST_ASKED_PAUSE = 0.5, 5.0, 60.0
+"""Seconds. The longest is short, so that pointers are there soon after an outage; jitter spreads replicas."""
+
 RELIST_AFTER = 3
 """Refusals of a watch in a row after which its revision is no longer trusted."""
 
@@ -111,8 +113,8 @@ class _Feed(threading.Thread):
             self._revision = None
             self._pause(error)
         except OffloadError as error:
-            answered = not isinstance(error.__cause__, (urllib3.exceptions.HTTPError, OSError))
-            self._refusals += answered and self._revision is not None
+            if not isinstance(error.__cause__, (urllib3.exceptions.HTTPError, OSError)):
+                self._refusals += 1
             if self._refusals >= RELIST_AFTER:
                 self._revision, self._refusals = None, 0
             self._pause(error)
@@ -180,7 +182,7 @@ class _Feed(threading.Thread):
         most = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
         self._failures += 1
         asked = error.retry_after if isinstance(error, AskedToWaitError) else 0
-        seconds = max(most * random.uniform(0.5, 1), min(asked, LONGEST_ASKED_PAUSE))  # noqa: S311 - jitter
+        seconds = max(most * random.uniform(0.25, 1), min(asked, LONGEST_ASKED_PAUSE))  # noqa: S311 - jitter
         if not self._ended.is_set():
             log.warning("following %s: trying again in %.1f s: %s", self._path, seconds, error)
         self._ended.wait(seconds)

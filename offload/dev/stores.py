@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
+from offload.domain.artifact import Location
 from offload.errors import ConfigError, StoreUnavailableError
 from offload.objects.s3 import S3Objects
 from offload.objects.s3_client import S3Connection
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _PORTS = 10
+_PROBE = ".ready"
 _START_SECONDS, _STOP_SECONDS, _POLL_SECONDS = 60, 7, 0.05
 
 # The shell becomes the server. Its child waits for the end of the pipe that was standard input, which the
@@ -85,6 +87,7 @@ class SeaweedFS:
             self._data.mkdir(parents=True, exist_ok=True)
             self._ports = _same_ports(self._data / "ports.json", self._port, _PORTS)
             identity = _identity(self._data / "s3.json")
+            _remove_sockets(self._ports)  # of a server whose owner was killed
             self._launch(weed)
         except OSError as error:
             raise ConfigError(f"SeaweedFS cannot keep its data in {self._data}: {error.strerror}") from error
@@ -109,9 +112,7 @@ class SeaweedFS:
             process.wait(_STOP_SECONDS)
         _signal_group(process, signal.SIGKILL)  # the child that watches the pipe, and what else is left
         process.communicate()
-        for port in self._ports:
-            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - the server's own choice
-                left.unlink(missing_ok=True)
+        _remove_sockets(self._ports)
 
     @property
     def pid(self) -> int | None:
@@ -149,6 +150,9 @@ class SeaweedFS:
             f"-master.port={master}",
             f"-master.port.grpc={master_grpc}",
             "-master.telemetry=false",
+            # The volume server tells the master all it knows. Resumed, the master is often not yet leader
+            # when it does, and is told again 5 s later only: measured, 1 s became 5 to 15.
+            "-master.resumeState=false",
             f"-volume.port={volume}",
             f"-volume.port.grpc={volume_grpc}",
             f"-filer.port={filer}",
@@ -169,7 +173,8 @@ class SeaweedFS:
             while True:
                 try:
                     objects.check()
-                    objects.write(".ready", b"")
+                    objects.write(_PROBE, b"x")  # an empty object would need no volume
+                    objects.delete([Location(address.bucket, _PROBE)])
                 except StoreUnavailableError as error:
                     self._still_starting(deadline, error)
                     time.sleep(_POLL_SECONDS)
@@ -242,7 +247,7 @@ def _find_weed() -> str:
 
 
 def _same_ports(file: Path, first: int, count: int) -> list[int]:
-    """The ports of the last start where they are free: the master keeps its state under its port's name."""
+    """The ports of the last start where they are free, so that the store keeps its address."""
     ports: list[int] = []
     if file.exists():
         last = json.loads(file.read_text())
@@ -291,6 +296,12 @@ def _impatient(connection: S3Connection) -> S3Connection:
 def _signal_group(process: subprocess.Popen[bytes], which: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, which)
+
+
+def _remove_sockets(ports: Sequence[int]) -> None:
+    for port in ports:
+        for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - the server's own choice
+            left.unlink(missing_ok=True)
 
 
 def _last_line(log: Path) -> str:

@@ -28,8 +28,8 @@ class Index:
     def connect(cls, url: str, *, connections: int = 10) -> Self:
         """Open the index that `url` names, with at most `connections` beside the one that listens.
 
-        Takes `sqlite:///PATH` (the file must exist: `migrate.upgrade` makes it) and `postgresql://…`. Nothing
-        is connected yet: an index that is away is found out by its first use.
+        Takes `sqlite:///PATH` and `postgresql://…`; `migrate.upgrade` makes the tables. Nothing is connected
+        yet: an index that is away is found out by its first use.
 
         Raises:
             ConfigError: `url` names another kind of database, or none.

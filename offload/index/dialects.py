@@ -1,7 +1,8 @@
 """What differs between SQLite and PostgreSQL, all of it."""
 
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -92,6 +93,13 @@ class Engines(Protocol):
         """Wake who waits for dirty runs, when this transaction commits."""
         ...
 
+    pairs: sa.FromClause
+    """A table with the columns `first` and `second`, to join with: one statement for any number of pairs."""
+
+    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """The parameters with which a statement that joins with `pairs` is executed."""
+        ...
+
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that has `on_conflict_do_nothing` and `on_conflict_do_update`."""
         ...
@@ -130,8 +138,17 @@ def announced(tx: sa.Connection) -> bool:
     return bool(tx.info.pop(_DIRTIED, False))
 
 
+def _pairs(query: str) -> sa.FromClause:
+    return sa.text(query).columns(first=Words, second=Words).subquery("pairs")
+
+
 class Sqlite:
     """One file on one host, for one process that serves and one that controls."""
+
+    pairs = _pairs(
+        "SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS second"
+        " FROM json_each(:pairs)"
+    )
 
     def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
         engine = sa.create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=BUSY_SECONDS)
@@ -148,9 +165,9 @@ class Sqlite:
         return engine.execution_options(offload_begin="BEGIN")
 
     def writer_lock(self) -> AbstractContextManager[Any]:
-        # SQLite's own waiting is a sleep with back-off: threads of one process pass the turn by a lock
-        # instead.
-        return threading.Lock()
+        # SQLite's own waiting is a sleep with back-off: threads of one process pass the turn by a lock.
+        # Reentrant, so that a write inside a write is SQLite's error and not a silence for ever.
+        return threading.RLock()
 
     def wakeups(self, engine: sa.Engine) -> Wakeups:  # noqa: ARG002 - PostgreSQL's needs it
         return _LocalWakeups()
@@ -167,6 +184,9 @@ class Sqlite:
     def announce(self, tx: sa.Connection) -> None:
         tx.info[_DIRTIED] = True
 
+    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        return {"pairs": json.dumps(pairs)}
+
     def insert(self, table: sa.Table) -> sqlite.Insert:
         return sqlite.insert(table)
 
@@ -176,6 +196,10 @@ class Sqlite:
 
 class PostgreSQL:
     """A server, for any number of processes; psycopg 3."""
+
+    pairs = _pairs(
+        "SELECT * FROM unnest(CAST(:firsts AS text[]), CAST(:seconds AS text[])) AS pairs(first, second)"
+    )
 
     def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
         engine = sa.create_engine(
@@ -204,7 +228,7 @@ class PostgreSQL:
 
     def now(self, tx: sa.Connection) -> datetime:
         # Not now(): that is the transaction's start, which can be before the end of one it waited for.
-        moment: datetime = tx.execute(_CLOCK).scalar_one()
+        moment: datetime = tx.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
         return moment.astimezone(UTC)
 
     def lock_text(self, tx: sa.Connection, text: str) -> None:
@@ -216,7 +240,10 @@ class PostgreSQL:
     def announce(self, tx: sa.Connection) -> None:
         if not tx.info.get(_DIRTIED):
             tx.info[_DIRTIED] = True
-            tx.execute(_NOTIFY)
+            tx.exec_driver_sql(_NOTIFY)
+
+    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        return {"firsts": [first for first, _ in pairs], "seconds": [second for _, second in pairs]}
 
     def insert(self, table: sa.Table) -> postgresql.Insert:
         return postgresql.insert(table)
@@ -227,10 +254,9 @@ class PostgreSQL:
 
 _BY_NAME: Mapping[str, Engines] = {"sqlite": Sqlite(), "postgresql": PostgreSQL(), "postgres": PostgreSQL()}
 
-_CLOCK = sa.text("SELECT clock_timestamp()")
 _LOCK_TEXT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:text, 0))")
 _LOCK_NUMBER = sa.text("SELECT pg_advisory_xact_lock(:number)")
-_NOTIFY = sa.text(f"SELECT pg_notify('{CHANNEL}', '')")
+_NOTIFY = f"NOTIFY {CHANNEL}"
 
 
 def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
@@ -264,14 +290,12 @@ def _psycopg(url: sa.URL) -> sa.URL:
 
 
 def _bound_waiting(engine: sa.Engine) -> None:
-    # Local to the transaction, so that a pooler between us and the server does not pass them on to others.
-    @sa.event.listens_for(engine, "begin")
-    def begun(connection: sa.Connection) -> None:
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql(
-                f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s';"
-                "SET LOCAL idle_in_transaction_session_timeout = '60s'"
-            )
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
+        connection.execute(
+            f"SET lock_timeout = '{BUSY_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'"
+        )
+        connection.commit()
 
 
 class _LocalWakeups:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +15,12 @@ def dirty_since(now: datetime | sa.BindParameter[Any]) -> sa.ColumnElement[Any]:
     return sa.case((runs.c.deleted_at.is_(None), sa.func.coalesce(runs.c.dirty_since, now)), else_=sa.null())
 
 
-def lock(tx: sa.Connection, uids: Iterable[str], columns: Iterable[sa.Column[Any]]) -> list[Any]:
+def lock(tx: sa.Connection, uids: Iterable[str], columns: tuple[sa.Column[Any], ...]) -> list[Any]:
     """`columns` of the runs, locked until the transaction ends; in uid order, so that no two deadlock."""
-    query = sa.select(*columns).where(runs.c.uid.in_(sorted(uids)))
-    return list(tx.execute(query.order_by(runs.c.uid).with_for_update()))
+    return list(tx.execute(_select_locking(columns), {"uids": sorted(uids)}))
+
+
+@cache
+def _select_locking(columns: tuple[sa.Column[Any], ...]) -> sa.Select[Any]:
+    wanted = runs.c.uid.in_(sa.bindparam("uids", expanding=True))
+    return sa.select(*columns).where(wanted).order_by(runs.c.uid).with_for_update()

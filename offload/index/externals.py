@@ -45,7 +45,7 @@ def save(tx: sa.Connection, run_uid: str, found: Iterable[External]) -> list[Ext
     One whose fingerprint is known keeps its `seq` and takes the new entry and state. Each new one takes the
     next revision of the run, in the order given, which makes the run dirty (read its revision after this).
     """
-    [run] = lock(tx, [run_uid], [runs.c.revision])
+    [run] = lock(tx, [run_uid], (runs.c.revision,))
     known = {external.fingerprint: external for external in of_run(tx, run_uid)}
     revision = run.revision
     saved = []

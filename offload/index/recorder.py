@@ -4,13 +4,14 @@ import asyncio
 import queue
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import timedelta
 
 from offload.domain.artifact import NewArtifact
-from offload.errors import IndexUnavailableError, OffloadError, ShuttingDownError
+from offload.errors import IndexUnavailableError, ShuttingDownError
 from offload.index.database import Index
 from offload.index.recording import Recorded, record_all
 
@@ -51,11 +52,15 @@ class Recorder:
             IndexUnavailableError: the database failed; the row may be committed all the same.
             ShuttingDownError: `close` was called before.
         """
-        return await asyncio.wrap_future(self._enqueue(new))
+        waiting = _Awaiting(new)
+        self._enqueue(waiting)
+        return await waiting.answer
 
     def record_blocking(self, new: NewArtifact) -> Recorded:
         """As `record`, for a thread."""
-        return self._enqueue(new).result()
+        waiting = _Blocking(new)
+        self._enqueue(waiting)
+        return waiting.answer.result()
 
     def close(self) -> None:
         """Record what waits, then end the thread; from now on `record` refuses."""
@@ -65,15 +70,11 @@ class Recorder:
                 self._queue.put(None)
         self._thread.join()
 
-    def _enqueue(self, new: NewArtifact) -> "Future[Recorded]":
-        waiting = _Waiting(new)
-        # Running from the start: a cancelled caller then cancels its own wait, not the row.
-        waiting.answer.set_running_or_notify_cancel()
+    def _enqueue(self, waiting: "_Waiting") -> None:
         with self._closing:
             if self._closed:
                 raise ShuttingDownError
             self._queue.put(waiting)
-        return waiting.answer
 
     def _run(self) -> None:
         open_ended = True
@@ -102,32 +103,68 @@ class Recorder:
 
     def _commit(self, batch: "Sequence[_Waiting]") -> None:
         try:
-            self._transact(batch, again=False)
+            outcomes = self._transact(batch, again=False)
         except Exception:  # noqa: BLE001 - whatever it was, each row's own transaction tells whose it is
-            self._replay(batch)
+            outcomes = self._replay(batch)
+        _answer(batch, outcomes)
 
-    def _replay(self, batch: "Sequence[_Waiting]") -> None:
+    def _replay(self, batch: "Sequence[_Waiting]") -> list[Recorded | Exception]:
+        outcomes: list[Recorded | Exception] = []
         until = time.monotonic() + REPLAY_SECONDS
         for waiting in batch:
             if time.monotonic() > until:
-                waiting.answer.set_exception(IndexUnavailableError())
+                outcomes.append(IndexUnavailableError())
                 continue
             try:
-                self._transact([waiting], again=True)
+                outcomes += self._transact([waiting], again=True)
             except Exception as error:  # noqa: BLE001 - it is this caller's, and the thread goes on
-                waiting.answer.set_exception(error)
+                outcomes.append(error)
+        return outcomes
 
-    def _transact(self, batch: "Sequence[_Waiting]", *, again: bool) -> None:
+    def _transact(self, batch: "Sequence[_Waiting]", *, again: bool) -> Sequence[Recorded | Exception]:
         with self._index.begin() as tx:
-            outcomes = record_all(tx, [waiting.new for waiting in batch], grace=self._grace, again=again)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, OffloadError):
-                waiting.answer.set_exception(outcome)
-            else:
-                waiting.answer.set_result(outcome)
+            return record_all(tx, [waiting.new for waiting in batch], grace=self._grace, again=again)
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    new: NewArtifact
-    answer: "Future[Recorded]" = field(default_factory=Future)
+class _Blocking:
+    """A thread that waits."""
+
+    def __init__(self, new: NewArtifact) -> None:
+        self.new, self.answer = new, Future[Recorded]()
+
+
+class _Awaiting:
+    """A task that waits, on the loop that runs it."""
+
+    def __init__(self, new: NewArtifact) -> None:
+        self.new, self.loop = new, asyncio.get_running_loop()
+        self.answer: asyncio.Future[Recorded] = self.loop.create_future()
+
+
+_Waiting = _Blocking | _Awaiting
+
+
+def _answer(batch: Sequence[_Waiting], outcomes: Sequence[Recorded | Exception]) -> None:
+    """Give each its outcome; a loop is woken once for all its tasks: each wake-up is a system call."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Awaiting, Recorded | Exception]]] = defaultdict(list)
+    for waiting, outcome in zip(batch, outcomes, strict=True):
+        if isinstance(waiting, _Awaiting):
+            by_loop[waiting.loop].append((waiting, outcome))
+        else:
+            _settle(waiting.answer, outcome)
+    for loop, answers in by_loop.items():
+        with suppress(RuntimeError):  # the loop has ended, and its tasks with it
+            loop.call_soon_threadsafe(_settle_all, answers)
+
+
+def _settle_all(answers: Sequence[tuple[_Awaiting, Recorded | Exception]]) -> None:
+    for waiting, outcome in answers:
+        if not waiting.answer.done():  # its task may have been cancelled meanwhile
+            _settle(waiting.answer, outcome)
+
+
+def _settle(answer: "Future[Recorded] | asyncio.Future[Recorded]", outcome: Recorded | Exception) -> None:
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)

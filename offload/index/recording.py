@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -168,10 +169,16 @@ def _by_id(tx: sa.Connection, batch: Sequence[NewArtifact]) -> dict[UUID, Artifa
 
 
 def _current_versions(tx: sa.Connection, batch: Sequence[NewArtifact]) -> dict[tuple[str, str], Artifact]:
-    names = sorted({(new.run_uid, new.name) for new in batch})
-    named = sa.tuple_(artifacts.c.run_uid, artifacts.c.name).in_(names)
-    found = all_artifacts(tx, SELECT_ARTIFACT.where(named, artifacts.c.current))
+    engines = engines_of(tx)
+    names = engines.pairs_given(sorted({(new.run_uid, new.name) for new in batch}))
+    found = all_artifacts(tx, _select_current(engines.pairs), names)
     return {(artifact.run_uid, artifact.name): artifact for artifact in found}
+
+
+@cache
+def _select_current(pairs: sa.FromClause) -> sa.Select[Any]:
+    named = (artifacts.c.run_uid == pairs.c.first) & (artifacts.c.name == pairs.c.second)
+    return SELECT_ARTIFACT.join(pairs, named).where(artifacts.c.current)
 
 
 def _artifact(new: NewArtifact, run: _Ledger, now: datetime) -> Artifact:

@@ -1,6 +1,6 @@
 """Rows as the domain's words."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -82,9 +82,11 @@ def one_artifact(tx: sa.Connection, query: sa.Select[Any]) -> Artifact | None:
     return None if row is None else _artifact(row)
 
 
-def all_artifacts(tx: sa.Connection, query: sa.Select[Any]) -> list[Artifact]:
+def all_artifacts(
+    tx: sa.Connection, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None
+) -> list[Artifact]:
     """The artifacts that a `SELECT_ARTIFACT` finds."""
-    return [_artifact(row) for row in tx.execute(query)]
+    return [_artifact(row) for row in tx.execute(query, parameters)]
 
 
 def in_pieces(values: Iterable[T]) -> Iterator[Sequence[T]]:

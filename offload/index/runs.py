@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,11 +20,13 @@ def observe(tx: sa.Connection, seen: SeenRun) -> Run:
     known the added one is deleted from the start. A known run is updated, unless it is deleted (that is
     final) or a newer resourceVersion of it was seen.
     """
-    known = tx.execute(_FRESHNESS.where(runs.c.uid == seen.uid).with_for_update()).one_or_none()
+    known = tx.execute(_KNOWN, {"of_uid": seen.uid}).one_or_none()
     if known is None:
         _add(tx, seen)
-    elif known.deleted_at is None and _version(known.resource_version) <= _version(seen.resource_version):
-        _update(tx, seen)
+    elif _is_news(seen, known):
+        latest = tx.execute(_KNOWN.with_for_update(), {"of_uid": seen.uid}).one()
+        if _is_news(seen, latest):
+            tx.execute(sa.update(runs).where(runs.c.uid == seen.uid).values(_changing(seen)))
     run = get(tx, seen.uid)
     if run is None:
         raise LookupError(f"run {seen.uid} vanished from the index")  # rows of runs are never deleted
@@ -90,7 +93,17 @@ def page(  # noqa: PLR0913 - each filter that is offered
     return all_runs(tx, query.order_by(runs.c.created_at.desc(), runs.c.uid.desc()).limit(limit))
 
 
-_FRESHNESS = sa.select(runs.c.resource_version, runs.c.deleted_at)
+_KNOWN = sa.select(
+    runs.c.deleted_at, runs.c.resource_version, runs.c.labels, runs.c.agent, runs.c.phase, runs.c.finished_at
+).where(runs.c.uid == sa.bindparam("of_uid"))
+
+
+def _is_news(seen: SeenRun, known: Any) -> bool:
+    """A resourceVersion alone is not worth a write; and what is deleted, or was seen later, stands."""
+    if known.deleted_at is not None or _version(seen.resource_version) < _version(known.resource_version):
+        return False
+    facts = (known.labels, known.agent, known.phase, known.finished_at)
+    return facts != (dict(seen.labels), seen.agent, seen.phase, seen.finished_at)
 
 
 def _add(tx: sa.Connection, seen: SeenRun) -> None:
@@ -126,18 +139,6 @@ def _add(tx: sa.Connection, seen: SeenRun) -> None:
         },
     )
     _delete(tx, [other.uid for other in others if other.uid not in newer])
-
-
-def _update(tx: sa.Connection, seen: SeenRun) -> None:
-    values = _changing(seen)
-    facts = [runs.c[name].is_distinct_from(value) for name, value in values.items() if name in _PLAIN]
-    labels = tx.execute(sa.select(runs.c.labels).where(runs.c.uid == seen.uid)).scalar_one()
-    changed = sa.true() if labels != values["labels"] else sa.or_(*facts)
-    tx.execute(sa.update(runs).where(runs.c.uid == seen.uid, changed).values(values))
-
-
-# What decides whether an observation is news; a resourceVersion alone is not worth a write.
-_PLAIN = ("agent", "phase", "finished_at")
 
 
 def _changing(seen: SeenRun) -> dict[str, object]:

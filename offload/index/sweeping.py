@@ -71,6 +71,14 @@ def erasable(tx: sa.Connection, limit: int) -> list[Artifact]:
     return all_artifacts(tx, query.order_by(artifacts.c.run_uid, artifacts.c.ended_revision).limit(limit))
 
 
+def unerased_count(tx: sa.Connection) -> int:
+    """Tombstones whose bytes have not been seen deleted, whether they may go yet or not."""
+    waiting = sa.select(sa.func.count()).where(
+        artifacts.c.ended_revision.is_not(None), artifacts.c.erased_at.is_(None)
+    )
+    return int(tx.execute(waiting).scalar_one())
+
+
 def erased(tx: sa.Connection, ids: Iterable[UUID]) -> None:
     """Say that the bytes of tombstones were seen deleted."""
     now = clock.now(tx)

@@ -28,7 +28,7 @@ def end(tx: sa.Connection, ids: Iterable[UUID], *, state: State, by: str) -> lis
     for piece in in_pieces(wanted):
         owners.update(tx.scalars(sa.select(artifacts.c.run_uid).distinct().where(artifacts.c.id.in_(piece))))
     for uids in in_pieces(sorted(owners)):
-        lock(tx, uids, [runs.c.uid])
+        lock(tx, uids, (runs.c.uid,))
     by_run: dict[str, list[Any]] = defaultdict(list)
     for piece in in_pieces(wanted):
         stored = sa.select(

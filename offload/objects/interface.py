@@ -68,6 +68,8 @@ class Objects(Protocol):
 
         Raises:
             StoreUnavailableError: the store failed; the upload was aborted if the store could be reached.
+            LengthMismatchError: `source` gave fewer or more bytes than `size_bytes`; nothing stays behind.
+            UploadTooLargeError: `source` gave more parts than a multipart upload takes; nothing stays behind.
         """
         ...
 

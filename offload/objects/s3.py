@@ -210,7 +210,7 @@ class S3Objects:
             for error in answer.get("Errors", ())
             if error.get("Code") not in {"NoSuchKey", "NoSuchVersion"}
         }
-        return [one for one in locations if (one.key, one.version_id) not in kept]
+        return [one for one in locations if kept.isdisjoint({(one.key, one.version_id), (one.key, None)})]
 
     def _delete_one(self, location: Location) -> bool:
         try:

@@ -1,1 +1,1 @@
-"""Use cases. They own the transaction: no S3 or Kubernetes call happens inside one."""
+"""Use cases. They own the transactions; no call to the store or the cluster happens inside one."""

@@ -137,7 +137,8 @@ def test_describe_shows_status_and_events(kubectl: Kubectl, standin: StandIn) ->
     assert "Artifacts:\n    Name:  log" in shown
     assert shown.splitlines()[-1].split()[:2] == ["Warning", "ArtifactsTruncated"]
     assert shown.splitlines()[-1].endswith("10 of 60 are listed")
-    assert "ArtifactsTruncated" in kubectl("-n", "agents", "get", "events")
+    _, event = rows(kubectl("-n", "agents", "get", "events"))
+    assert event[2:5] == ["Warning", "ArtifactsTruncated", "agentrun/demo"]
     assert "ArtifactsTruncated" in kubectl("-n", "agents", "events", "--for=agentrun/demo")
 
 
@@ -193,6 +194,13 @@ def test_namespaces(kubectl: Kubectl) -> None:
     kubectl("delete", "namespace", "team")
     assert "No resources found" in kubectl("get", "agentruns", "-A")
     assert "NotFound" in kubectl("get", "ns", "team", fails=True)
+
+
+def test_only_background_deletion_is_imitated(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=RUN)
+    said = kubectl("-n", "agents", "delete", "agentrun", "demo", "--cascade=foreground", fails=True)
+    assert "Background only" in said
+    kubectl("-n", "agents", "get", "agentrun", "demo")
 
 
 def test_explain_and_can_i(kubectl: Kubectl) -> None:

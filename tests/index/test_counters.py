@@ -1,9 +1,13 @@
-"""A run's counters and marks, after any sequence of operations, are what its rows say (property).
+"""A run's counters and marks are what its rows say.
+
+- after any sequence of operations (property)
+- after many operations at once, none of which waits for another in a circle
 
 Operations: record (new, same, only new names), end some, lose one, publish, fail, touch, save externals,
 erase, delete the run.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +20,10 @@ from offload.domain.run import Run
 from offload.errors import OffloadError
 from offload.index import Index, artifacts, externals, publishing, runs, sweeping
 from offload.index.externals import External
+from offload.index.recorder import Recorder
 from offload.index.recording import record_all
 
+NOW = timedelta(0)
 UPLOADS = st.lists(
     st.tuples(
         st.sampled_from("ab"), st.sampled_from("xyz"), st.sampled_from([b"", b"1", b"22"]), st.booleans()
@@ -71,7 +77,7 @@ def apply(  # noqa: C901 - one line an operation
             case "publish" | "fail":
                 for run in publishing.claim(tx, holder="h", limit=10, lease=timedelta(minutes=1)):
                     if operation == "fail":
-                        publishing.failed(tx, run.uid, holder="h", error="e", retry_in=timedelta(0))
+                        publishing.failed(tx, run.uid, holder="h", error="e", retry_in=NOW)
                     else:
                         publishing.published(
                             tx,
@@ -79,7 +85,7 @@ def apply(  # noqa: C901 - one line an operation
                             holder="h",
                             revision=run.revision,
                             listed_count=0,
-                            not_before=timedelta(0),
+                            not_before=NOW,
                         )
             case "touch":
                 publishing.touch(tx, uid)
@@ -107,3 +113,50 @@ def check(index: Index, run: Run) -> None:
     assert all(row.seq <= run.revision for row in rows)
     assert all((revision or 0) <= run.revision for revision in ended)
     assert (run.dirty_since is not None) == (run.revision > run.published_revision and run.deleted_at is None)
+
+
+def test_operations_at_once_neither_fail_nor_miscount(given: Any, url: str) -> None:
+    uids = [given.run().uid for _ in range(6)]
+    index, other = given.index, Index.connect(url)
+    recorders = [Recorder(each, grace=timedelta(hours=1)) for each in (index, other)]
+
+    def record(number: int) -> None:
+        new = given.new(uids[number * 5 % 6], f"{number % 4}", bytes([number % 3]))
+        recorders[number % 2].record_blocking(new)
+
+    def end(number: int) -> None:
+        with other.begin() as tx:
+            found = [a.id for uid in uids for a in sweeping.stored_of(tx, uid) if a.seq % 5 == number % 5]
+            sweeping.tombstone(tx, found, state=State.DELETED, by="token:t")
+        with index.begin() as tx:
+            sweeping.erased(tx, [artifact.id for artifact in sweeping.erasable(tx, 100)])
+
+    def publish(number: int) -> None:
+        with index.begin() as tx:
+            claimed = publishing.claim(tx, holder=f"h{number}", limit=3, lease=timedelta(minutes=1))
+        for run in claimed:
+            with other.begin() as tx:
+                publishing.published(
+                    tx, run.uid, holder=f"h{number}", revision=run.revision, listed_count=0, not_before=NOW
+                )
+
+    def observe(number: int) -> None:
+        with other.begin() as tx:
+            runs.observe(
+                tx, given.seen(uid=uids[number % 6], phase=f"{number}", resource_version=f"{number}")
+            )
+            publishing.touch(tx, uids[number % 6])
+
+    with ThreadPoolExecutor(12) as threads:
+        work = [
+            threads.submit(operation, number)
+            for number in range(40)
+            for operation in (record, record, end, publish, observe)
+        ]
+        for each in work:
+            each.result()
+    for recorder in recorders:
+        recorder.close()
+    other.close()
+    for uid in uids:
+        check(index, given.get_run(uid))

@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
 
 from offload.dev.stores import Moto, SeaweedFS, StoreAddress
@@ -107,6 +108,20 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreAddress
 @pytest.fixture(params=["moto", "seaweedfs"])
 def address(request: pytest.FixtureRequest) -> StoreAddress:
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def client(address: StoreAddress) -> Iterator[Any]:
+    """boto3 itself, for what the adapter does not offer."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=address.endpoint_url,
+        aws_access_key_id=address.access_key,
+        aws_secret_access_key=address.secret_key,
+        region_name=address.region,
+    )
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
-import boto3
 import pytest
 
 from offload.dev.stores import StoreAddress
@@ -148,8 +147,9 @@ def test_the_window_of_a_small_object_is_its_size() -> None:
     adapter.close()
 
 
-def test_versions_are_recorded_read_and_deleted(address: StoreAddress, shelf_of: Callable[..., Any]) -> None:
-    client = client_of(address)
+def test_versions_are_recorded_read_and_deleted(
+    address: StoreAddress, client: Any, shelf_of: Callable[..., Any]
+) -> None:
     client.create_bucket(Bucket="versioned")
     client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
     adapter = S3Objects(replace(address.connection(), bucket="versioned"), part_size=PART)
@@ -164,15 +164,12 @@ def test_versions_are_recorded_read_and_deleted(address: StoreAddress, shelf_of:
     assert list(adapter.delete([second])) == [second]
     assert adapter.head(Location("versioned", first.key)).location == first
     adapter.close()
-    client.close()
 
 
 def test_several_buckets_are_deleted_from_at_once(
-    address: StoreAddress, shelf_of: Callable[..., Any]
+    address: StoreAddress, client: Any, shelf_of: Callable[..., Any]
 ) -> None:
-    client = client_of(address)
     client.create_bucket(Bucket="earlier")
-    client.close()
     older = S3Objects(replace(address.connection(), bucket="earlier"))
     newer = S3Objects(address.connection())
     locations = [shelf_of(adapter).put("log", b"x") for adapter in (older, newer)]
@@ -260,16 +257,6 @@ def answer_to(url: str) -> int:
     except urllib.error.HTTPError as refused:
         with refused:
             return refused.code
-
-
-def client_of(address: StoreAddress) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=address.endpoint_url,
-        aws_access_key_id=address.access_key,
-        aws_secret_access_key=address.secret_key,
-        region_name=address.region,
-    )
 
 
 def stored_nowhere(seen: Any, verdicts: Any) -> Any:

@@ -87,6 +87,9 @@ def test_it_ends_with_an_owner_that_is_killed(data: Path) -> None:
 
     assert until(lambda: not left_with(data), 10), "the server outlived its owner"
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    again = SeaweedFS(data)
+    again.start()
+    again.stop(keep_data=False)
 
 
 def test_a_server_that_dies_at_its_start_is_named_with_its_last_words(

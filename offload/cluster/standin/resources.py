@@ -167,7 +167,7 @@ EVENTS = Resource(
         Column("Last Seen", ".lastTimestamp", "date"),
         Column("Type", ".type"),
         Column("Reason", ".reason"),
-        Column("Object", ".involvedObject.name"),
+        Column("Object", ".involvedObject"),
         Column("Message", ".message"),
     ),
     schema={

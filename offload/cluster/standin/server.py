@@ -106,9 +106,16 @@ class StandIn:
         except OSError as error:
             self._store.close()
             raise ConfigError(f"the stand-in cannot listen on {host}:{port}: {error.strerror}") from error
+        # asyncio sets this only on sockets that name their protocol; without it an answer can wait 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._address = (host, listener.getsockname()[1])
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+            self._app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
         ready = threading.Event()

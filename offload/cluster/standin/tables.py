@@ -95,4 +95,6 @@ def _cell(column: Column, body: Object) -> Any:
         return "<unknown>" if column.type == "date" else None
     if column.type == "date":
         return human_age(str(found[0]), datetime.now(UTC))
+    if isinstance(found[0], dict):  # a reference, as kubectl writes one
+        return f"{str(found[0].get('kind')).lower()}/{found[0].get('name')}"
     return found[0] if len(found) == 1 else ",".join(map(str, found))

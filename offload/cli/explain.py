@@ -1,0 +1,74 @@
+"""`offload explain`: what a run's status shows, and why the rest is not there."""
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from offload.cli.options import Json, RunArgument, TokenFile, Uid, Url, connect, pinned, required_run
+from offload.cli.tables import printable, show, when
+from offload.domain.quantities import format_size
+
+if TYPE_CHECKING:
+    from offload.client import Explanation, PublishState
+
+
+def command(
+    run: RunArgument = None,
+    uid: Uid = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the run's status lists, why the rest is not there, and how publishing is."""
+    run = required_run(run)
+    with connect(url, token_file) as client:
+        explanation = client.explain(run, uid=pinned(uid, run))
+    if as_json:
+        typer.echo(json.dumps(explanation.to_json(), ensure_ascii=False))
+        return
+    typer.echo(f"{run} ({explanation.run.uid})")
+    typer.echo(_publishing(explanation.publish))
+    _show_status(explanation)
+    _show_left_out(explanation, run)
+
+
+def _publishing(publish: "PublishState") -> str:
+    last = f"last published {when(publish.published_at)}" if publish.published_at else "never published"
+    line = f"publishing is {publish.mode}; {last}"
+    if publish.behind:
+        line += f"; behind since {when(publish.dirty_since)}"
+    if publish.error:
+        line += f"; {printable(publish.error)}"
+    return line
+
+
+def _show_status(explanation: "Explanation") -> None:
+    typer.echo(f"\nIn status: {len(explanation.status)}")
+    if explanation.status:
+        show(
+            ("POSITION", "NAME", "OF", "URI"),
+            (
+                (str(entry.position), entry.name, "us" if entry.ours else "another writer", entry.uri or "-")
+                for entry in explanation.status
+            ),
+        )
+
+
+def _show_left_out(explanation: "Explanation", run: str) -> None:
+    typer.echo(f"\nNot in status: {len(explanation.left_out)}")
+    if explanation.left_out:
+        show(
+            ("CREATED", "NAME", "TYPE", "SIZE", "WHY"),
+            (
+                (
+                    when(left.created_at),
+                    left.name,
+                    left.type,
+                    format_size(left.size_bytes),
+                    f"{left.reason}: {left.detail}" if left.detail else left.reason,
+                )
+                for left in explanation.left_out
+            ),
+        )
+        typer.echo(f"\nAll of it: offload history {run}")

@@ -1,0 +1,103 @@
+"""What `offload put` sends, and under which names."""
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from offload.domain.names import check_name
+from offload.errors import ConfigError, OffloadError
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One upload: a file, or standard input where `path` is None."""
+
+    name: str
+    path: Path | None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be sent, what cannot be, and what is passed over."""
+
+    items: list[Item] = field(default_factory=list)
+    problems: list[OffloadError] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+
+
+def plan(paths: list[str], *, name: str | None) -> Plan:
+    """Name everything before anything is sent.
+
+    A file is named by its base name, files of a folder `FOLDER/relative/path` from the folder's own base
+    name, standard input by `name`. Two equal names are a problem, and so is one that breaks a rule.
+    """
+    made = Plan()
+    given = [expanded for path in paths for expanded in _expanded(path, made)]
+    for path in given:
+        _add(path, name, made)
+    if name is not None and (len(given) != 1 or Path(given[0]).is_dir()):
+        made.problems.insert(0, ConfigError("--name goes with one file, or with - for standard input"))
+    return made
+
+
+def _expanded(path: str, made: Plan) -> list[str]:
+    """The paths that a pattern matches; shells leave quoted ones to us."""
+    if path == STDIN or not glob.has_magic(path) or os.path.lexists(path):
+        return [path]
+    found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    if "**" in path:
+        found = [each for each in found if not Path(each).is_dir()]
+    if not found:
+        made.problems.append(ConfigError(f"nothing matches {path!r}"))
+    return found
+
+
+def _add(path: str, name: str | None, made: Plan) -> None:
+    if path == STDIN:
+        if name is None:
+            made.problems.append(ConfigError("- (standard input) needs --name"))
+        else:
+            _name(name, None, made)
+    elif Path(path).is_dir():
+        folder = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link, and name its target
+        count = len(made.items)
+        for file in _files_below(folder, (), made):
+            _name(f"{folder.name}/{file.relative_to(folder).as_posix()}", file, made)
+        if len(made.items) == count:
+            made.passed_over.append(f"{path}: no files in it")
+    elif Path(path).exists():
+        _name(name or Path(path).name, Path(path), made)
+    else:
+        made.problems.append(ConfigError(f"there is no file {path!r}"))
+
+
+def _name(name: str, path: Path | None, made: Plan) -> None:
+    try:
+        check_name(name)
+    except OffloadError as error:
+        made.problems.append(error)
+        return
+    other = next((item for item in made.items if item.name == name), None)
+    if other:
+        made.problems.append(ConfigError(f"{other.path} and {path} would both be named {name!r}"))
+    else:
+        made.items.append(Item(name, path))
+
+
+def _files_below(folder: Path, above: tuple[tuple[int, int], ...], made: Plan) -> Iterator[Path]:
+    """Regular files, in order of their names; links are followed, unless they lead back up."""
+    identity = (folder.stat().st_dev, folder.stat().st_ino)
+    if identity in above:
+        made.passed_over.append(f"{folder}: leads back to a folder that it is in")
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            yield from _files_below(entry, (*above, identity), made)
+        elif entry.is_file():
+            yield entry
+        else:
+            made.passed_over.append(f"{entry}: {'a link to nothing' if entry.is_symlink() else 'no file'}")

@@ -1,0 +1,221 @@
+"""Fetching bytes: resumed where they were cut, verified, and in place only when they are whole."""
+
+import base64
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import httpx
+
+from offload.client.errors import BusyError, ClientError, DamagedDownloadError, StrangeAnswerError
+from offload.client.exchange import Exchange
+from offload.client.sources import PIECE, Progress
+
+_SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
+_RANGE_START = re.compile(r"bytes (\d+)-")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the server announced of an artifact's bytes."""
+
+    size_bytes: int
+    sha256: bytes
+    content_type: str
+
+
+def fetch(
+    exchange: Exchange,
+    path: str,
+    params: Mapping[str, Any],
+    target: Path | BinaryIO,
+    progress: Progress | None,
+) -> Content:
+    """Write the bytes at `path` to `target`; the contract is `Client.download`'s."""
+    patience = exchange.patience()
+    content = None
+    with closing(_sink(target)) as sink:
+        while content is None or sink.taken < content.size_bytes:
+            before = sink.taken
+            try:
+                with exchange.stream(path, params, _rest_of(content, sink.taken)) as response:
+                    if content is None:
+                        content = _announced(response)
+                        sink.begin(content)
+                        if sink.taken:
+                            continue  # an earlier call left a part: ask for the rest only
+                    else:
+                        _check_place(response, content, sink)
+                    for piece in response.iter_raw():
+                        sink.take(piece)
+                        if progress:
+                            progress(sink.taken, content.size_bytes)
+                    if sink.taken < content.size_bytes:
+                        raise httpx.ReadError("the connection ended early", request=response.request)
+            except httpx.TransportError as error:
+                if sink.taken > before:
+                    patience = exchange.patience()
+                exchange.wait(patience, exchange.failure_of(error), asked=None)
+            except BusyError as error:
+                exchange.wait(patience, error, asked=error.problem.retry_after)
+        sink.finish(content)
+        return content
+
+
+class _Sink(Protocol):
+    """Where bytes go, in order."""
+
+    taken: int
+    """Bytes that are there."""
+
+    def begin(self, content: Content) -> None:
+        """Learn what is coming; may find a part of it there already."""
+
+    def take(self, piece: bytes) -> None: ...
+
+    def restart(self) -> None:
+        """Forget what was taken."""
+
+    def finish(self, content: Content) -> None:
+        """Verify the whole and put it in place."""
+
+    def close(self) -> None: ...
+
+
+def _sink(target: Path | BinaryIO) -> _Sink:
+    if isinstance(target, Path):
+        return _FileSink(target)
+    return _StreamSink(target)
+
+
+class _StreamSink:
+    """Passes bytes on at once; a wrong checksum is known only at the end."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.taken = 0
+
+    def begin(self, content: Content) -> None:
+        pass
+
+    def take(self, piece: bytes) -> None:
+        self._stream.write(piece)
+        self._digest.update(piece)
+        self.taken += len(piece)
+
+    def restart(self) -> None:
+        raise DamagedDownloadError(
+            "the artifact changed while it was fetched, and a part was passed on already"
+        )
+
+    def finish(self, content: Content) -> None:
+        self._stream.flush()
+        if self._digest.digest() != content.sha256 or self.taken != content.size_bytes:
+            raise DamagedDownloadError(
+                "the bytes that were passed on do not have the SHA-256 of the artifact"
+            )
+
+    def close(self) -> None:
+        pass
+
+
+class _FileSink:
+    """Collects bytes beside the target, in a file named after their digest, and renames it when whole.
+
+    A part that is left by a cut connection or a kill is taken up by the next download of the same bytes.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._part: Path | None = None
+        self._file: BinaryIO | None = None
+        self._digest = hashlib.sha256()
+        self.taken = 0
+
+    def begin(self, content: Content) -> None:
+        part = self._target.with_name(f".{self._target.name[:200]}.{content.sha256.hex()[:16]}.part")
+        self._file = part.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ClientError(f"another download is writing {self._target} already") from error
+        self._part = part
+        self._file.seek(0)
+        while piece := self._file.read(PIECE):
+            self._digest.update(piece)
+            self.taken += len(piece)
+        if self.taken > content.size_bytes:
+            self.restart()
+
+    def take(self, piece: bytes) -> None:
+        assert self._file is not None  # noqa: S101 - begin comes first
+        self._file.write(piece)
+        self._digest.update(piece)
+        self.taken += len(piece)
+
+    def restart(self) -> None:
+        assert self._file is not None  # noqa: S101 - begin comes first
+        self._file.truncate(0)
+        self._digest = hashlib.sha256()
+        self.taken = 0
+
+    def finish(self, content: Content) -> None:
+        assert self._file is not None  # noqa: S101 - begin comes first
+        assert self._part is not None  # noqa: S101 - same
+        if self._digest.digest() != content.sha256 or self.taken != content.size_bytes:
+            self._part.unlink()
+            raise DamagedDownloadError
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._part.replace(self._target)
+
+    def close(self) -> None:
+        if self._file is None:
+            return
+        self._file.close()
+        if self._part and not self.taken:
+            self._part.unlink(missing_ok=True)
+
+
+def _rest_of(content: Content | None, taken: int) -> dict[str, str]:
+    # Ranges are of the bytes as stored; a compressed transfer would have others.
+    headers = {"Accept-Encoding": "identity"}
+    if content and taken:
+        headers |= {"Range": f"bytes={taken}-", "If-Range": f'"{content.sha256.hex()}"'}
+    return headers
+
+
+def _announced(response: httpx.Response) -> Content:
+    # After a redirect to the store, the digest is in the server's own answer.
+    for answer in (response, *response.history):
+        match = _SHA256.search(answer.headers.get("Repr-Digest", ""))
+        if match:
+            break
+    length = response.headers.get("Content-Length", "")
+    if not match or not length.isdecimal():
+        raise StrangeAnswerError(f"{response.request.url} announces no length and SHA-256")
+    return Content(
+        size_bytes=int(length),
+        sha256=base64.b64decode(match[1]),
+        content_type=response.headers.get("Content-Type", "application/octet-stream"),
+    )
+
+
+def _check_place(response: httpx.Response, content: Content, sink: _Sink) -> None:
+    """See that what comes continues what is there; the whole comes again where the server gives no ranges."""
+    if response.status_code == httpx.codes.PARTIAL_CONTENT:
+        match = _RANGE_START.match(response.headers.get("Content-Range", ""))
+        if not match or int(match[1]) != sink.taken:
+            raise StrangeAnswerError(f"{response.request.url} answers another range than was asked for")
+        return
+    if sink.taken:
+        sink.restart()
+    if _announced(response) != content:
+        raise DamagedDownloadError("a newer version was stored while this one was fetched; try again")

@@ -1,0 +1,223 @@
+"""Requests and answers: the address, the token, what is tried again, and which answer is which error."""
+
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from offload import __version__
+from offload.client.errors import (
+    BusyError,
+    OutOfReachError,
+    Problem,
+    SourceSpentError,
+    StrangeAnswerError,
+    error_of,
+    is_passing,
+)
+from offload.client.retries import Patience, retry_after
+from offload.client.transport import Transport
+from offload.errors import ConfigError
+
+Token = str | Callable[[], str] | None
+"""A token, or a function that is asked before each request, because mounted tokens rotate."""
+
+Notice = Callable[[str], None]
+"""Told in one sentence why something is tried again, and when."""
+
+_CONNECT_SECONDS = 10.0
+
+
+class Exchange:
+    """Speaks with one server. Safe to share between threads."""
+
+    def __init__(
+        self, url: str, token: Token, *, timeout: float, retry_for: float, notice: Notice | None
+    ) -> None:
+        base = _checked(url)
+        self._token = token
+        self._retry_for = retry_for
+        self._notice = notice
+        self._http = httpx.Client(
+            base_url=base,
+            transport=Transport(base),
+            trust_env=False,  # the transport reads the proxy; nothing else of the environment is meant for it
+            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS), pool=None),
+            headers={"User-Agent": f"offload/{__version__}", "Accept": "application/json"},
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def patience(self) -> Patience:
+        return Patience(self._retry_for)
+
+    def ask(self, path: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """GET `path` and answer its JSON object."""
+        return json_of(self.send("GET", path, params=params))
+
+    def send(  # noqa: PLR0913 - the parts of a request
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[], Iterator[bytes]] | None = None,
+        spent: Callable[[], bool] = lambda: False,
+    ) -> httpx.Response:
+        """Send until there is an answer that stands; only what may be repeated must come here.
+
+        `body` makes the body anew for each attempt; `spent` says, after a failure, that it cannot.
+
+        Raises:
+            AnswerError: the answer is a problem.
+            OutOfReachError: no answer came in all the time that failures are borne.
+            SourceSpentError: another attempt would have come, but for its body.
+        """
+        patience = self.patience()
+        while True:
+            try:
+                response = self._http.send(
+                    self._request(method, path, params, headers, body() if body else None)
+                )
+            except httpx.TransportError as error:
+                failure, asked = self.failure_of(error), None
+            else:
+                if not is_passing(response.status_code):
+                    return accepted(response)
+                problem = problem_of(response)
+                failure, asked = BusyError(problem), problem.retry_after
+            if spent():
+                raise SourceSpentError(f"{failure}; {SourceSpentError.remedy}") from failure
+            self.wait(patience, failure, asked=asked)
+
+    @contextmanager
+    def stream(
+        self, path: str, params: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Iterator[httpx.Response]:
+        """One GET whose content is read as it comes; its errors are httpx's, or `AnswerError`."""
+        request = self._request("GET", path, params, {"Accept": "*/*", **headers}, None)
+        response = self._http.send(request, stream=True, follow_redirects=True)
+        try:
+            if response.is_error:
+                response.read()
+                raise error_of(problem_of(response))
+            yield response
+        finally:
+            response.close()
+
+    def wait(self, patience: Patience, failure: Exception, *, asked: float | None) -> None:
+        """Wait until the next attempt, or raise `failure` where there is to be none."""
+        delay = patience.delay(now=time.monotonic(), asked=asked)
+        if delay is None:
+            raise failure
+        if self._notice:
+            self._notice(f"{failure}; trying again in {delay:.1f} s")
+        time.sleep(delay)
+
+    def failure_of(self, error: httpx.TransportError) -> OutOfReachError:
+        """What a failed connection means here. Raises it where another attempt would end the same."""
+        failure = OutOfReachError(f"no answer from {self._http.base_url}: {_said(error)}")
+        failure.__cause__ = error
+        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol) or _is_about_trust(error):
+            raise failure
+        return failure
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None,
+        content: Iterator[bytes] | None,
+    ) -> httpx.Request:
+        present = {name: value for name, value in (params or {}).items() if value is not None}
+        request = self._http.build_request(method, path, params=present, headers=headers, content=content)
+        token = self._token() if callable(self._token) else self._token
+        if token:
+            request.headers["Authorization"] = f"Bearer {_printable(token.strip())}"
+        return request
+
+
+def json_of(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object that an answer holds."""
+    try:
+        content = response.json()
+    except ValueError as error:
+        raise StrangeAnswerError(_strange(response)) from error
+    if not isinstance(content, dict):
+        raise StrangeAnswerError(_strange(response))
+    return content
+
+
+def problem_of(response: httpx.Response) -> Problem:
+    """The RFC 9457 problem of a failed answer, also where something in between answered."""
+    try:
+        content = response.json()
+    except ValueError:
+        content = {}
+    if not isinstance(content, dict):
+        content = {}
+    title = content.get("title") or response.reason_phrase or "unknown"
+    return Problem(
+        type=str(content.get("type") or "about:blank"),
+        title=str(title),
+        status=response.status_code,
+        detail=str(content.get("detail") or ""),
+        request_id=content.get("requestId") or response.headers.get("X-Request-Id"),
+        retry_after=retry_after(response.headers.get("Retry-After")),
+    )
+
+
+def accepted(response: httpx.Response) -> httpx.Response:
+    """Answer `response` if it is a success; raise what else it says."""
+    if response.is_error:
+        raise error_of(problem_of(response))
+    if not response.is_success:
+        where = response.headers.get("Location", "elsewhere")
+        raise StrangeAnswerError(
+            f"{response.request.url} points to {where} ({response.status_code});"
+            " if that is the server, use its address"
+        )
+    return response
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url.rstrip("/") + "/")
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"the server's address {url!r} is no URL: {error}") from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ConfigError(f"the server's address must start with http:// or https://; got {url!r}")
+    return parsed
+
+
+def _printable(token: str) -> str:
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ConfigError("the token must be printable ASCII without spaces")
+    return token
+
+
+def _strange(response: httpx.Response) -> str:
+    kind = response.headers.get("Content-Type", "nothing that has a type")
+    return f"{response.request.url} answered {response.status_code} with {kind}: is this an offload server?"
+
+
+def _said(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.ConnectTimeout):
+        return "connecting took too long"
+    if isinstance(error, httpx.TimeoutException):
+        return "the connection was silent for too long"
+    return str(error) or type(error).__name__
+
+
+def _is_about_trust(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

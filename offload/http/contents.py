@@ -1,0 +1,189 @@
+"""Bytes: by id, and by name."""
+
+import asyncio
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Send
+
+from offload import errors
+from offload.domain.access import Permission
+from offload.domain.artifact import Artifact
+from offload.domain.digests import format_digest
+from offload.domain.ranges import parse_range
+from offload.errors import ArtifactLostError, ObjectMissingError, StoreUnavailableError
+from offload.http.access import needs, reach_artifact
+from offload.http.parts import Parts, parts_of
+from offload.http.problems import described
+from offload.http.uploads import exact_name
+from offload.services.browse import refuse_ended
+
+router = APIRouter()
+
+PRESIGNED_SECONDS = 300
+
+_SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "private, no-cache",
+}
+"""Stored bytes are never a page of our own origin, whatever they are."""
+
+_RUNNABLE = ("html", "xml", "svg", "javascript", "ecmascript", "pdf", "flash")
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The bytes.",
+        "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    206: {"description": "The range that was asked for.", "content": {"*/*": {}}},
+    304: {"description": "The client has these bytes (If-None-Match)."},
+    307: {"description": "The bytes are at a presigned URL of the store."},
+    **described(
+        errors.ArtifactNotFoundError,
+        errors.ArtifactExpiredError,
+        errors.ArtifactDeletedError,
+        errors.ArtifactLostError,
+        errors.RangeNotSatisfiableError,
+        errors.StoreUnavailableError,
+    ),
+}
+_NAMED_ANSWERS = {**_ANSWERS, **described(errors.RunNotFoundError, errors.RunUidMismatchError)}
+
+
+class VersionQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: UUID | None = Field(None, description="The id of a version; default: the current one.")
+    uid: str | None = Field(None, description="The incarnation that is meant.", pattern="^[!-~]{1,128}$")
+
+
+@router.get("/v1/artifacts/{id}/content", operation_id="getContent", tags=["bytes"], responses=_ANSWERS)
+@router.head("/v1/artifacts/{id}/content", operation_id="headContent", tags=["bytes"], responses=_ANSWERS)
+@needs(Permission.READ, over="artifact")
+async def content(request: Request, id: UUID) -> Response:  # noqa: A002 - its name in the path
+    """The bytes of one artifact."""
+    artifact = await asyncio.to_thread(parts_of(request).browse.artifact, id)
+    return await _serve(request, reach_artifact(request, artifact))
+
+
+@router.get(
+    "/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name:path}",
+    operation_id="getNamed",
+    tags=["bytes"],
+    responses=_NAMED_ANSWERS,
+)
+@router.head(
+    "/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name:path}",
+    operation_id="headNamed",
+    tags=["bytes"],
+    responses=_NAMED_ANSWERS,
+)
+@needs(Permission.READ, over="run")
+async def named_content(
+    request: Request, namespace: str, run: str, name: str, query: Annotated[VersionQuery, Query()]
+) -> Response:
+    """The bytes of the current version of a name: what was PUT can be got."""
+    browse = parts_of(request).browse
+    name = exact_name(request, name)
+
+    def find() -> Artifact:
+        return browse.named(browse.run(namespace, run, query.uid), name, query.version)
+
+    return await _serve(request, await asyncio.to_thread(find))
+
+
+async def _serve(request: Request, artifact: Artifact) -> Response:
+    request.state.noted = {"run": artifact.run_uid, "artifact": str(artifact.id)}
+    refuse_ended(artifact)
+    parts = parts_of(request)
+    headers = {
+        **_SAFE,
+        "ETag": artifact.etag,
+        "Repr-Digest": format_digest(artifact.sha256),
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": disposition(artifact.name),
+        "X-Artifact-Id": str(artifact.id),
+    }
+    if _has_it(request, artifact):
+        return Response(status_code=304, headers=headers)
+    if request.method == "GET":
+        elsewhere = await asyncio.to_thread(_presigned, parts, artifact)
+        if elsewhere:
+            return RedirectResponse(elsewhere, 307, {"Cache-Control": "no-store"})
+    wanted = parse_range(_range_header(request, artifact), artifact.size_bytes)
+    if wanted:
+        headers["Content-Range"] = f"bytes {wanted.first}-{wanted.last}/{artifact.size_bytes}"
+    headers["Content-Length"] = str(wanted.length if wanted else artifact.size_bytes)
+    headers["Content-Type"] = artifact.content_type
+    status = 206 if wanted else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    first, last = (wanted.first, wanted.last) if wanted else (0, None)
+    return _Bytes(parts, artifact, first, last, status, headers)
+
+
+class _Bytes(StreamingResponse):
+    """Bytes from the store, opened when they are sent, so that whatever ends the answer closes them."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what, which part of it, and how it is told
+        self,
+        parts: Parts,
+        artifact: Artifact,
+        first: int,
+        last: int | None,
+        status: int,
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__((), status, headers)
+        self._parts, self._artifact, self._first, self._last = parts, artifact, first, last
+
+    async def stream_response(self, send: Send) -> None:
+        objects, artifact = self._parts.objects, self._artifact
+        try:
+            async with objects.get(artifact.location, first=self._first, last=self._last) as stream:
+                self.body_iterator = stream
+                await super().stream_response(send)
+        except ObjectMissingError as error:
+            if await asyncio.to_thread(self._parts.browse.mark_lost, artifact):
+                raise ArtifactLostError(
+                    f"the store has no bytes of {artifact.name!r} ({artifact.id})"
+                ) from error
+            raise StoreUnavailableError(
+                "the store does not have these bytes, or is not the one it was"
+            ) from error
+
+
+def disposition(name: str) -> str:
+    """A `Content-Disposition` that saves under the last segment of `name` (RFC 6266, RFC 8187)."""
+    base = name.rpartition("/")[2]
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in base)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(base, safe='')}"
+
+
+def _has_it(request: Request, artifact: Artifact) -> bool:
+    """Whether If-None-Match names these bytes, compared weakly (RFC 9110, section 13.1.2)."""
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return "*" in tags or artifact.etag in tags
+
+
+def _range_header(request: Request, artifact: Artifact) -> str | None:
+    """The Range header, unless If-Range names other bytes (RFC 9110, section 13.1.5)."""
+    if request.method != "GET" or request.headers.get("if-range", artifact.etag) != artifact.etag:
+        return None
+    return request.headers.get("range")
+
+
+def _presigned(parts: Parts, artifact: Artifact) -> str | None:
+    runs = any(word in artifact.content_type.lower() for word in _RUNNABLE)
+    return parts.objects.presign(
+        artifact.location,
+        seconds=PRESIGNED_SECONDS,
+        content_type="application/octet-stream" if runs else artifact.content_type,
+        content_disposition=disposition(artifact.name),
+    )

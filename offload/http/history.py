@@ -1,0 +1,222 @@
+"""History: runs, what they produced, and each artifact's fate."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from offload import errors
+from offload.domain import cursors
+from offload.domain.access import Permission
+from offload.domain.artifact import State
+from offload.domain.digests import format_digest
+from offload.domain.limits import PAGE_DEFAULT, PAGE_MOST
+from offload.domain.times import format_time, parse_time
+from offload.http.access import asker, needs, reach_artifact
+from offload.http.parts import parts_of
+from offload.http.problems import described
+from offload.http.schemas import (
+    ArtifactOut,
+    ArtifactPage,
+    ExplanationOut,
+    RunOut,
+    RunPage,
+    artifact_out,
+    base_url,
+    explanation_out,
+    run_out,
+)
+from offload.services.browse import Filters
+
+router = APIRouter(tags=["history"])
+
+Uid = Annotated[
+    str | None,
+    Field(description="The incarnation that is meant; default: the newest.", pattern="^[!-~]{1,128}$"),
+]
+Limit = Annotated[int, Field(ge=1, le=PAGE_MOST, description="Entries of one page at most.")]
+Cursor = Annotated[
+    str | None, Field(description="From `next` of the page before.", pattern="^[A-Za-z0-9_-]{1,512}$")
+]
+Time = Annotated[
+    str | None,
+    AfterValidator(lambda text: text and format_time(parse_time(text))),
+    Field(json_schema_extra={"format": "date-time"}),
+]
+Text = Annotated[str | None, Field(max_length=253, pattern="^[^\\x00]*$")]
+
+
+class RunQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    uid: Uid = None
+
+
+class RunsQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    agent: Text = None
+    phase: Text = None
+    deleted: bool | None = Field(None, description="Only deleted ones, or only living ones.")
+    limit: Limit = PAGE_DEFAULT
+    cursor: Cursor = None
+
+
+class HistoryQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    type: Annotated[str | None, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = None
+    name: Annotated[
+        str | None, Field(description="A glob: `*`, `?`, `[…]`; `*` also stands for slashes.", max_length=512)
+    ] = None
+    state: State | None = None
+    since: Time = None
+    until: Time = None
+    order: Literal["newest", "oldest"] = "newest"
+    limit: Limit = PAGE_DEFAULT
+    cursor: Cursor = None
+    uid: Uid = None
+
+
+@router.get(
+    "/v1/namespaces/{namespace}/agentruns",
+    operation_id="listRuns",
+    responses=described(errors.InvalidCursorError),
+)
+@needs(Permission.READ, over="namespace")
+def list_runs(
+    request: Request, response: Response, namespace: str, query: Annotated[RunsQuery, Query()]
+) -> RunPage:
+    """Runs of a namespace, newest first, deleted ones included."""
+    list_id = _list_id(request, query)
+    after = None
+    if query.cursor:
+        created_at, uid = cursors.decode(list_id, query.cursor, str, str)
+        after = (datetime.fromisoformat(str(created_at)), str(uid))
+    found = parts_of(request).browse.runs(
+        namespace,
+        agent=query.agent,
+        phase=query.phase,
+        deleted=query.deleted,
+        after=after,
+        limit=query.limit + 1,
+    )
+    page = found[: query.limit]
+    more = len(found) > query.limit
+    place: list[str | int] = [page[-1].created_at.isoformat(), page[-1].uid] if more else []
+    next_url = _next_url(request, response, query, list_id, place)
+    return RunPage(items=[run_out(request, run) for run in page], next=next_url)
+
+
+@router.get(
+    "/v1/namespaces/{namespace}/agentruns/{run}",
+    operation_id="getRun",
+    responses=described(errors.RunNotFoundError, errors.RunUidMismatchError),
+)
+@needs(Permission.READ, over="run")
+def get_run(request: Request, namespace: str, run: str, query: Annotated[RunQuery, Query()]) -> RunOut:
+    """One run: what it produced in sums, and whether status is up to date."""
+    return run_out(request, parts_of(request).browse.run(namespace, run, query.uid))
+
+
+@router.get(
+    "/v1/namespaces/{namespace}/agentruns/{run}/explanation",
+    operation_id="explainRun",
+    responses=described(errors.RunNotFoundError, errors.RunUidMismatchError),
+)
+@needs(Permission.READ, over="run")
+def explain_run(
+    request: Request, namespace: str, run: str, query: Annotated[RunQuery, Query()]
+) -> ExplanationOut:
+    """What status lists now, and why each of the others is not there."""
+    browse = parts_of(request).browse
+    return explanation_out(request, browse.explain(browse.run(namespace, run, query.uid)))
+
+
+@router.get(
+    "/v1/namespaces/{namespace}/agentruns/{run}/artifacts",
+    operation_id="listArtifacts",
+    responses=described(errors.RunNotFoundError, errors.RunUidMismatchError, errors.InvalidCursorError),
+)
+@needs(Permission.READ, over="run")
+def list_artifacts(
+    request: Request, response: Response, namespace: str, run: str, query: Annotated[HistoryQuery, Query()]
+) -> ArtifactPage:
+    """Everything a run ever produced, with its fate."""
+    browse = parts_of(request).browse
+    known = browse.run(namespace, run, query.uid)
+    # Bound to the incarnation: pages of a list never change over to a run that took the name meanwhile.
+    list_id = f"{known.uid} {_list_id(request, query)}"
+    after = None
+    if query.cursor:
+        (place,) = cursors.decode(list_id, query.cursor, int)
+        after = int(place)
+    filters = Filters(
+        type=query.type,
+        name_glob=query.name,
+        state=query.state,
+        since=parse_time(query.since) if query.since else None,
+        until=parse_time(query.until) if query.until else None,
+    )
+    found = browse.history(known, filters, order=query.order, after=after, limit=query.limit + 1)
+    page = found[: query.limit]
+    more = len(found) > query.limit
+    next_url = _next_url(
+        request, response, query, list_id, [page[-1].artifact.seq] if more else [], uid=known.uid
+    )
+    return ArtifactPage(items=[artifact_out(request, shown) for shown in page], next=next_url)
+
+
+@router.get(
+    "/v1/artifacts/{id}", operation_id="getArtifact", responses=described(errors.ArtifactNotFoundError)
+)
+@router.head(
+    "/v1/artifacts/{id}", operation_id="headArtifact", responses=described(errors.ArtifactNotFoundError)
+)
+@needs(Permission.READ, over="artifact")
+def get_artifact(request: Request, response: Response, id: UUID) -> ArtifactOut:  # noqa: A002 - its name in the path
+    """One artifact, whatever its fate."""
+    browse = parts_of(request).browse
+    artifact = reach_artifact(request, browse.artifact(id))
+    response.headers["ETag"] = artifact.etag
+    response.headers["Repr-Digest"] = format_digest(artifact.sha256)
+    return artifact_out(request, browse.shown(artifact))
+
+
+@router.delete(
+    "/v1/artifacts/{id}", operation_id="eraseArtifact", responses=described(errors.ArtifactNotFoundError)
+)
+@needs(Permission.DELETE, over="artifact")
+def erase_artifact(request: Request, id: UUID) -> ArtifactOut:  # noqa: A002 - its name in the path
+    """Erase: content answers 410 from now on, the bytes go once no pointer is left, history stays."""
+    parts = parts_of(request)
+    artifact = reach_artifact(request, parts.browse.artifact(id))
+    return artifact_out(request, parts.browse.shown(parts.erase(artifact.id, asker(request))))
+
+
+def _list_id(request: Request, query: BaseModel) -> str:
+    """What tells one list from another: its path and its filters, not how it is cut into pages."""
+    filters = query.model_dump(mode="json", exclude={"limit", "cursor", "uid"}, exclude_none=True)
+    return f"{request.url.path}?{urlencode(sorted(filters.items()))}"
+
+
+def _next_url(  # noqa: PLR0913, PLR0917 - the page's request and answer, and its place
+    request: Request,
+    response: Response,
+    query: BaseModel,
+    list_id: str,
+    place: list[str | int],
+    uid: str | None = None,
+) -> str | None:
+    if not place:
+        return None
+    again = query.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    again["cursor"] = cursors.encode(list_id, place)
+    if uid is not None:
+        again["uid"] = uid
+    url = f"{base_url(request)}{request.url.path}?{urlencode(again)}"
+    response.headers["Link"] = f'<{url}>; rel="next"'
+    return url

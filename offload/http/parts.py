@@ -1,0 +1,60 @@
+"""What the routes are given to work with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+from fastapi import Request
+
+from offload.domain.access import Grant
+from offload.domain.artifact import Artifact
+from offload.domain.limits import PAGE_MOST
+from offload.objects.interface import Objects
+from offload.services.browse import Browse
+from offload.services.ingest import Ingest
+
+__all__ = ["PAGE_MOST", "PartState", "Parts", "parts_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """How one thing that the service stands on is."""
+
+    name: Literal["index", "store", "cluster"]
+    problem: str | None
+    needed: bool
+    """Without it the service can do nothing; without the others it does less."""
+
+
+class Tokens(Protocol):
+    """What knows tokens."""
+
+    def grant_for(self, token: str) -> Grant | None:
+        """What the token may do; None for one that is unknown or expired."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Services and values, made once by `offload.wiring`."""
+
+    ingest: Ingest
+    browse: Browse
+    objects: Objects
+    erase: Callable[[UUID, str], Artifact]
+    """Ends an artifact on request; the second argument is who asked."""
+    tokens: Tokens | None
+    """None: no access control."""
+    look: Callable[[], Sequence[PartState]]
+    """How the parts are now; blocking."""
+    public_url: str | None
+    publish_mode: str
+    content_limit: int = 64
+    """Downloads of one process that hold a connection to the store at once."""
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts that the application was made with."""
+    parts: Parts = request.app.state.parts
+    return parts

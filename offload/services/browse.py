@@ -1,0 +1,266 @@
+"""Browse: what a run produced, where it went, and why status shows what it shows. Blocking and read only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import structlog
+
+from offload.cluster.interface import Cluster
+from offload.domain import retention
+from offload.domain.artifact import Artifact, State
+from offload.domain.keys import marker_key
+from offload.domain.limits import PAGE_MOST
+from offload.domain.pointers import addresses, fingerprint
+from offload.domain.projection import Caps, why_absent
+from offload.domain.retention import Policy
+from offload.domain.run import Run
+from offload.domain.times import format_time
+from offload.errors import (
+    AgentRunGoneError,
+    ArtifactDeletedError,
+    ArtifactExpiredError,
+    ArtifactLostError,
+    ArtifactNotFoundError,
+    ObjectMissingError,
+    RunNotFoundError,
+)
+from offload.index import Index, artifacts, identity, runs
+from offload.objects.interface import Objects
+from offload.services.adopt import sort_entries
+from offload.services.incarnations import Incarnations
+from offload.services.publish import preview
+from offload.services.schema import ServedSchema
+
+Order = Literal["newest", "oldest"]
+
+log = structlog.get_logger()
+
+_GONE = {
+    State.EXPIRED: ArtifactExpiredError,
+    State.DELETED: ArtifactDeletedError,
+    State.LOST: ArtifactLostError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which artifacts of a run; None: any."""
+
+    type: str | None = None
+    name_glob: str | None = None
+    state: State | None = None
+    since: datetime | None = None
+    """Inclusive, of the time of creation."""
+    until: datetime | None = None
+    """Exclusive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An artifact, and when the rules in force end it; None while that is not known, or for ever."""
+
+    artifact: Artifact
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the status that the API server has."""
+
+    name: str
+    uri: str | None
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """An artifact that status does not list, and why."""
+
+    artifact: Artifact
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What status lists, and the newest 1,000 of what it does not."""
+
+    run: Run
+    entries: Sequence[Entry]
+    absent: Sequence[Absent]
+
+
+class Browse:
+    """Answers operators' questions. Threads share it."""
+
+    def __init__(  # noqa: PLR0913 - parts and values, each once
+        self,
+        index: Index,
+        objects: Objects,
+        cluster: Cluster,
+        schema: ServedSchema,
+        incarnations: Incarnations,
+        *,
+        policy: Policy,
+        caps: Caps,
+        prefix: str,
+    ) -> None:
+        self._index, self._objects, self._cluster, self._schema = index, objects, cluster, schema
+        self._incarnations, self._policy, self._caps, self._prefix = incarnations, policy, caps, prefix
+
+    def run(self, namespace: str, name: str, uid: str | None = None) -> Run:
+        """The newest incarnation of a name, or the one with this uid; see `Incarnations.to_read`."""
+        return self._incarnations.to_read(namespace, name, uid)
+
+    def runs(  # noqa: PLR0913 - each filter that is offered
+        self,
+        namespace: str,
+        *,
+        agent: str | None,
+        phase: str | None,
+        deleted: bool | None,
+        after: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[Run]:
+        """Runs of a namespace, newest first; `after` is the place of the last one already shown."""
+        with self._index.read() as tx:
+            return runs.page(
+                tx, namespace, agent=agent, phase=phase, deleted=deleted, after=after, limit=limit
+            )
+
+    def history(
+        self, run: Run, filters: Filters, *, order: Order, after: int | None, limit: int
+    ) -> list[Shown]:
+        """A run's artifacts by sequence; `after` is the sequence number of the last one already shown."""
+        with self._index.read() as tx:
+            found = artifacts.history(
+                tx,
+                run.uid,
+                type=filters.type,
+                name_glob=filters.name_glob,
+                state=filters.state,
+                since=filters.since,
+                until=filters.until,
+                order=order,
+                after=after,
+                limit=limit,
+            )
+        return [self.shown(artifact, run) for artifact in found]
+
+    def artifact(self, artifact_id: UUID) -> Artifact:
+        """Whatever its fate. Raises `ArtifactNotFoundError`."""
+        with self._index.read() as tx:
+            artifact = artifacts.get(tx, artifact_id)
+        if artifact is None:
+            raise ArtifactNotFoundError(f"there is no artifact {artifact_id}, or the token does not reach it")
+        return artifact
+
+    def named(self, run: Run, name: str, version: UUID | None = None) -> Artifact:
+        """The current version of a name, else the newest that ended, or the one with the id `version`.
+
+        Raises:
+            ArtifactNotFoundError: the run never had it.
+        """
+        with self._index.read() as tx:
+            if version is not None:
+                found = artifacts.get(tx, version)
+                matching = [found] if found and (found.run_uid, found.name) == (run.uid, name) else []
+            else:
+                current = artifacts.current(tx, run.uid, name)
+                matching = [current] if current else artifacts.versions(tx, run.uid, name)
+        if not matching:
+            raise ArtifactNotFoundError(f"the run has no artifact {name!r} of this version")
+        return matching[0]
+
+    def shown(self, artifact: Artifact, run: Run | None = None) -> Shown:
+        """`artifact` with its expiry. `run` saves a look-up where it is at hand."""
+        if artifact.state is not State.STORED:
+            return Shown(artifact, artifact.expires_at)
+        if run is None:
+            with self._index.read() as tx:
+                run = runs.get(tx, artifact.run_uid)
+        if run is None:
+            raise RunNotFoundError
+        return Shown(artifact, retention.expiry(artifact, run, self._policy))
+
+    def explain(self, run: Run) -> Explanation:
+        """Compare what status lists with all that the run has.
+
+        Raises:
+            ClusterUnavailableError: a run that was not deleted has a status, and it cannot be read.
+        """
+        self._schema.refresh()
+        schema = self._schema.current()
+        status = self._status(run)
+        with self._index.read() as tx:
+            newest = artifacts.newest_current(tx, run.uid, PAGE_MOST)
+            found = sort_entries(tx, run.uid, status, newest)
+            projection = preview(tx, run.uid, schema=schema, caps=self._caps)
+            history = artifacts.history(tx, run.uid, limit=PAGE_MOST)
+        foreign = {fingerprint(entry) for entry in found.foreign}
+        entries = [
+            Entry(
+                str(entry.get("name", "")),
+                next(iter(addresses(entry)), None),
+                fingerprint(entry) not in foreign,
+            )
+            for entry in status.get("artifacts") or ()
+            if isinstance(entry, Mapping)
+        ]
+        listed = {artifact.id for artifact in found.ours}
+        absent = []
+        for artifact in history:
+            if artifact.id in listed:
+                continue
+            why = why_absent(artifact, projection)
+            if run.deleted_at:
+                absent.append(Absent(artifact, "RunDeleted", f"deleted at {format_time(run.deleted_at)}"))
+            elif why:
+                absent.append(Absent(artifact, why.reason, why.message))
+            else:
+                absent.append(
+                    Absent(artifact, "NotYetPublished", run.publish_error or "the next publish lists it")
+                )
+        return Explanation(run, entries, absent)
+
+    def mark_lost(self, artifact: Artifact) -> bool:
+        """Say that the store has no bytes of `artifact`; whether that is certain.
+
+        Only a store whose marker object names this index is believed: behind another bucket or an empty
+        disk, everything would look lost.
+        """
+        with self._index.read() as tx:
+            index_id = str(identity(tx))
+        try:
+            marker = self._objects.read(marker_key(self._prefix)).decode()
+        except (ObjectMissingError, UnicodeDecodeError):
+            marker = ""
+        if marker.strip() != index_id or artifact.location.bucket != self._objects.bucket:
+            log.error("browse.missing_object", artifact=str(artifact.id), key=artifact.location.key)
+            return False
+        with self._index.begin() as tx:
+            artifacts.mark_lost(tx, artifact.id)
+        log.error("browse.lost", artifact=str(artifact.id), run=artifact.run_uid, key=artifact.location.key)
+        return True
+
+    def _status(self, run: Run) -> Mapping[str, Any]:
+        if run.deleted_at:
+            return {}
+        try:
+            read = self._cluster.get(run.namespace, run.name)
+        except AgentRunGoneError:
+            return {}
+        return read.status if read.seen.uid == run.uid else {}
+
+
+def refuse_ended(artifact: Artifact) -> None:
+    """Raise what a reader of an ended artifact is told: by whom or which rule, and when."""
+    if artifact.state is State.STORED:
+        return
+    when = f" at {format_time(artifact.ended_at)}" if artifact.ended_at else ""
+    raise _GONE[artifact.state](
+        f"artifact {artifact.id} is {artifact.state}{when} by {artifact.ended_by}; its history stays"
+    )

@@ -1,0 +1,382 @@
+"""Ingest: one body into the object store and one row into the index, or nothing at all.
+
+What can be refused is refused before the body is read. The bytes are complete in the store before their row
+is committed; what a crash leaves between the two has no row, and the orphan cleaner takes it.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import structlog
+import uuid_utils.compat
+
+from offload import metrics
+from offload.domain.artifact import Artifact, Location, NewArtifact
+from offload.domain.keys import object_key
+from offload.domain.names import (
+    check_content_type,
+    check_name,
+    check_type,
+    default_content_type,
+    default_type,
+)
+from offload.domain.quantities import format_size
+from offload.domain.retention import Policy, check_requested_expiry, parse_expires
+from offload.domain.run import Run
+from offload.errors import (
+    DigestMismatchError,
+    LengthMismatchError,
+    NameExistsError,
+    OffloadError,
+    RunChangedError,
+    ShuttingDownError,
+    TooManyUploadsError,
+    UploadTimedOutError,
+    UploadTooLargeError,
+)
+from offload.index import Index, artifacts
+from offload.index.recorder import Recorded, Recorder
+from offload.objects.interface import Objects
+from offload.services.budget import ByteBudget
+from offload.services.incarnations import Incarnations
+
+PIECE = 2**20
+"""Bytes hashed in one hop to a thread: a hop costs about 50 µs, hashing a piece about 600 µs."""
+SMALL = 64 * 2**10
+"""Bytes that an upload holds before its window is reserved; a body that ends within has a known length."""
+RUN_CACHE_SECONDS = 2.0
+_RUN_CACHE_ENTRIES = 10_000
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a request says of the body it sends."""
+
+    namespace: str
+    run: str
+    name: str
+    uid: str | None = None
+    type: str | None = None
+    content_type: str | None = None
+    size_bytes: int | None = None
+    """None: not known before the body ends."""
+    digests: Mapping[str, bytes] | None = None
+    """Algorithm (sha-256, sha-512) to digest, to be verified."""
+    expires: str | None = None
+    only_new_name: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one process takes."""
+
+    size_bytes: int
+    concurrent: int
+    stall: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """An upload whose every word is checked."""
+
+    upload: Upload
+    run: Run
+    type: str
+    content_type: str
+    expires_at: datetime | None
+
+
+class Ingest:
+    """Takes uploads. Used from one event loop; what blocks runs in its own few threads."""
+
+    def __init__(  # noqa: PLR0913 - parts and values, each once
+        self,
+        index: Index,
+        objects: Objects,
+        recorder: Recorder,
+        incarnations: Incarnations,
+        *,
+        policy: Policy,
+        prefix: str,
+        budget: ByteBudget,
+        limits: Limits,
+        new_id: Callable[[], UUID] = uuid_utils.compat.uuid7,
+    ) -> None:
+        self._index, self._objects, self._recorder = index, objects, recorder
+        self._incarnations, self._policy, self._prefix = incarnations, policy, prefix
+        self._budget, self._limits, self._new_id = budget, limits, new_id
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ingest")
+        self._known_runs: dict[tuple[str, str, str | None], tuple[float, Run]] = {}
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._running = 0
+        self._stopping = False
+
+    async def put(self, upload: Upload, body: AsyncIterator[bytes]) -> Recorded:
+        """Store `body` and record it; a body whose bytes the current version has is not stored twice.
+
+        When this returns, the bytes and their row are durable. When it raises, nothing of the upload can be
+        seen, and what could not be cleaned up is the orphan cleaner's.
+        """
+        with self._slot():
+            described = await self._describe(upload)
+            known = await self._answer_before_body(described)
+            if known:
+                return Recorded(known, created=False)
+            first, rest = await self._first_piece(upload, body)
+            size_bytes = len(first) if rest is None else upload.size_bytes
+            async with self._budget.reserve(self._objects.window(size_bytes) + PIECE):
+                return await self._store(described, _joined(first, rest), size_bytes)
+
+    def end_sources(self) -> None:
+        """End all bodies that are still being read: their uploads answer 503 and leave nothing behind."""
+        self._stopping = True
+        now = asyncio.get_running_loop().time()
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(now)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _slot(self) -> "_Slot":
+        if self._stopping:
+            raise ShuttingDownError
+        if self._running >= self._limits.concurrent:
+            raise TooManyUploadsError(f"{self._running} uploads run already", retry_after=1)
+        return _Slot(self)
+
+    async def _describe(self, upload: Upload) -> _Described:
+        """Check every word that came with the body; the body itself was not looked at yet."""
+        check_name(upload.name)
+        content_type = check_content_type(upload.content_type or default_content_type(upload.name))
+        type_ = check_type(upload.type) if upload.type is not None else default_type(content_type)
+        if upload.size_bytes is not None and upload.size_bytes > self._limits.size_bytes:
+            raise self._too_large(upload.size_bytes)
+        now = datetime.now(UTC)
+        expires_at = parse_expires(upload.expires, now) if upload.expires is not None else None
+        run = await self._run(upload)
+        if expires_at:
+            check_requested_expiry(
+                expires_at, artifact_type=type_, name=upload.name, run=run, policy=self._policy, now=now
+            )
+        return _Described(upload, run, type_, content_type, expires_at)
+
+    async def _run(self, upload: Upload) -> Run:
+        key = (upload.namespace, upload.run, upload.uid)
+        seen_at, run = self._known_runs.get(key, (0.0, None))
+        if run is not None and time.monotonic() - seen_at < RUN_CACHE_SECONDS:
+            return run
+        run = await self._in_thread(self._incarnations.to_write, *key)
+        if len(self._known_runs) >= _RUN_CACHE_ENTRIES:
+            self._known_runs.clear()
+        self._known_runs[key] = (time.monotonic(), run)
+        return run
+
+    async def _answer_before_body(self, described: _Described) -> Artifact | None:
+        """The current version if the request's digest says that it has the same bytes."""
+        upload = described.upload
+        sha256 = (upload.digests or {}).get("sha-256")
+        if sha256 is None and not upload.only_new_name:
+            return None
+        current = await self._in_thread(self._current, described.run.uid, upload.name)
+        if current is None:
+            return None
+        if upload.only_new_name:
+            raise NameExistsError(f"{upload.name!r} has a current version, {current.id}")
+        return current if current.sha256 == sha256 else None
+
+    def _current(self, run_uid: str, name: str) -> Artifact | None:
+        with self._index.read() as tx:
+            return artifacts.current(tx, run_uid, name)
+
+    async def _first_piece(
+        self, upload: Upload, body: AsyncIterator[bytes]
+    ) -> tuple[bytes, AsyncIterator[bytes] | None]:
+        """The start of the body, and what follows: None where the body ends within `SMALL` bytes."""
+        bounded = self._bounded(upload, body)
+        start = bytearray()
+        async for chunk in bounded:
+            start += chunk
+            if len(start) >= SMALL:
+                return bytes(start), bounded
+        return bytes(start), None
+
+    async def _bounded(self, upload: Upload, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The body, ended by an error where it stalls, grows too large or has not the length it claims."""
+        size = 0
+        while True:
+            chunk = await self._next(body)
+            if chunk is None:
+                break
+            size += len(chunk)
+            if size > self._limits.size_bytes:
+                raise self._too_large(size)
+            if upload.size_bytes is not None and size > upload.size_bytes:
+                break
+            yield chunk
+        if upload.size_bytes is not None and size != upload.size_bytes:
+            raise LengthMismatchError(f"Content-Length says {upload.size_bytes} bytes; {size} came")
+
+    async def _next(self, body: AsyncIterator[bytes]) -> bytes | None:
+        if self._stopping:
+            raise ShuttingDownError
+        try:
+            async with asyncio.timeout(self._limits.stall.total_seconds()) as deadline:
+                self._deadlines.add(deadline)
+                try:
+                    return await anext(body, None)
+                finally:
+                    self._deadlines.discard(deadline)
+        except TimeoutError as error:
+            if self._stopping:
+                raise ShuttingDownError from error
+            raise UploadTimedOutError(
+                f"no byte came for {self._limits.stall.total_seconds():.0f} s"
+            ) from error
+
+    async def _store(
+        self, described: _Described, pieces: AsyncIterator[bytes], size_bytes: int | None
+    ) -> Recorded:
+        upload, run = described.upload, described.run
+        artifact_id = self._new_id()
+        hashing = _Hashing(pieces, upload.digests or {}, self._threads)
+        started = time.perf_counter()
+        location = await self._objects.put(
+            object_key(self._prefix, run.namespace, run.name, run.uid, artifact_id, upload.name),
+            hashing.pieces(),
+            size_bytes=size_bytes,
+            content_type=described.content_type,
+            metadata={"name": quote(upload.name, safe="/"), "artifact-id": str(artifact_id)},
+        )
+        metrics.STORE_SECONDS.labels("put").observe(time.perf_counter() - started)
+        new = NewArtifact(
+            id=artifact_id,
+            run_uid=run.uid,
+            name=upload.name,
+            type=described.type,
+            content_type=described.content_type,
+            size_bytes=hashing.size_bytes,
+            sha256=hashing.sha256,
+            location=location,
+            completed_at=datetime.now(UTC),
+            expires_at=described.expires_at,
+            only_new_name=upload.only_new_name,
+            newest_run_only=upload.uid is None,
+        )
+        return await self._record(new)
+
+    async def _record(self, new: NewArtifact) -> Recorded:
+        started = time.perf_counter()
+        try:
+            recorded = await self._recorder.record(new)
+        except (NameExistsError, RunChangedError):
+            # Decided inside the transaction: there is no row, and there will be none.
+            self._known_runs.clear()
+            await self._in_thread(self._forget, new.location)
+            raise
+        metrics.INDEX_SECONDS.labels("record").observe(time.perf_counter() - started)
+        if not recorded.created:
+            await self._in_thread(self._forget, new.location)
+        return recorded
+
+    def _forget(self, location: Location) -> None:
+        """Delete an object that has no row; what fails here is left to the orphan cleaner."""
+        try:
+            self._objects.delete([location])
+        except OffloadError as error:
+            log.warning("ingest.leftover", key=location.key, problem=str(error))
+
+    async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+    def _too_large(self, size: int) -> UploadTooLargeError:
+        return UploadTooLargeError(
+            f"an artifact may have {format_size(self._limits.size_bytes)}; this one has at least {size} bytes"
+        )
+
+
+class _Slot:
+    """One of the uploads that run at once."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+
+    def __enter__(self) -> None:
+        self._ingest._running += 1  # noqa: SLF001 - its other half
+        metrics.UPLOADS_RUNNING.inc()
+
+    def __exit__(self, *_exception: object) -> None:
+        self._ingest._running -= 1  # noqa: SLF001 - its other half
+        metrics.UPLOADS_RUNNING.dec()
+
+
+class _Hashing:
+    """Pieces on their way, hashed: where a digest turns out wrong, the source ends with an error."""
+
+    def __init__(
+        self, source: AsyncIterator[bytes], wanted: Mapping[str, bytes], threads: ThreadPoolExecutor
+    ) -> None:
+        self._source, self._wanted, self._threads = source, wanted, threads
+        self._hashes = {
+            "sha-256": hashlib.sha256(),
+            **({"sha-512": hashlib.sha512()} if "sha-512" in wanted else {}),
+        }
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> bytes:
+        return self._hashes["sha-256"].digest()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The source's bytes. Ends with `DigestMismatchError` where they are not the ones that were meant."""
+        async for piece in _gathered(self._source, PIECE):
+            self.size_bytes += len(piece)
+            if len(piece) > SMALL:
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._update, piece)
+            else:
+                self._update(piece)
+            yield piece
+        for algorithm, digest in self._wanted.items():
+            if self._hashes[algorithm].digest() != digest:
+                raise DigestMismatchError(
+                    f"{algorithm} of the {self.size_bytes} bytes that came is "
+                    f"{self._hashes[algorithm].hexdigest()}, not {digest.hex()}"
+                )
+
+    def _update(self, piece: bytes) -> None:
+        for hash_ in self._hashes.values():
+            hash_.update(piece)
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    if rest is not None:
+        async for chunk in rest:
+            yield chunk
+
+
+async def _gathered(source: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of at least `size`, save the last."""
+    chunks: list[bytes] = []
+    gathered = 0
+    async for chunk in source:
+        chunks.append(chunk)
+        gathered += len(chunk)
+        if gathered >= size:
+            yield b"".join(chunks)
+            chunks, gathered = [], 0
+    if chunks:
+        yield b"".join(chunks)

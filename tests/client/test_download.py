@@ -1,0 +1,150 @@
+"""`Client.download` against a real HTTP server.
+
+Cases: a file and a stream; an older version by id; an empty artifact; a connection cut on the way, and one
+cut so often that the download is given up and taken up by the next call; bytes that are not those announced;
+a newer version that comes in between; two downloads of one target; an artifact that is not there.
+"""
+
+import fcntl
+import hashlib
+import io
+
+import pytest
+
+from offload.client import (
+    Client,
+    ClientError,
+    DamagedDownloadError,
+    MissingError,
+    OutOfReachError,
+    StrangeAnswerError,
+)
+
+RUN = "agents/one"
+CONTENT = bytes(range(256)) * 4000
+
+
+@pytest.fixture
+def stored(client):
+    return client.put(RUN, "dir/a.bin", CONTENT)
+
+
+def parts(folder):
+    return [path.name for path in folder.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_file_is_written_whole(client, stored, tmp_path):
+    moves = []
+    content = client.download(
+        RUN, "dir/a.bin", tmp_path / "a.bin", progress=lambda done, total: moves.append((done, total))
+    )
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert content.sha256 == hashlib.sha256(CONTENT).digest()
+    assert content.size_bytes == len(CONTENT)
+    assert moves[-1] == (len(CONTENT), len(CONTENT))
+    assert parts(tmp_path) == []
+
+
+def test_a_stream_gets_the_bytes(client, stored):
+    target = io.BytesIO()
+    client.download(RUN, "dir/a.bin", target)
+    assert target.getvalue() == CONTENT
+
+
+def test_an_older_version_is_fetched_by_its_id(client, stored):
+    client.put(RUN, "dir/a.bin", b"newer")
+    target = io.BytesIO()
+    client.download(RUN, "dir/a.bin", target, version=stored.id)
+    assert target.getvalue() == CONTENT
+
+
+def test_an_empty_artifact_is_an_empty_file(client, tmp_path):
+    client.put(RUN, "empty", b"")
+    client.download(RUN, "empty", tmp_path / "empty")
+    assert (tmp_path / "empty").read_bytes() == b""
+    assert parts(tmp_path) == []
+
+
+@pytest.mark.parametrize("to", ["file", "stream"])
+def test_a_cut_connection_is_resumed_where_it_ended(server, client, stored, trouble, tmp_path, to):
+    server.troubles = [trouble(cut_after=100_000), trouble(cut_after=200_000)]
+    target = tmp_path / "a.bin" if to == "file" else io.BytesIO()
+    client.download(RUN, "dir/a.bin", target)
+    got = target.read_bytes() if to == "file" else target.getvalue()
+    assert got == CONTENT
+    assert [seen.headers.get("range") for seen in server.seen[1:]] == [None, "bytes=100000-", "bytes=300000-"]
+
+
+def test_the_next_call_goes_on_where_the_last_gave_up(server, stored, trouble, tmp_path):
+    server.troubles = [trouble(cut_after=100_000)]
+    with Client(server.url, retry_for=0) as impatient, pytest.raises(OutOfReachError):
+        impatient.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    assert not (tmp_path / "a.bin").exists()
+    assert len(parts(tmp_path)) == 1
+    with Client(server.url) as client:
+        client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    assert server.seen[-1].headers["range"] == "bytes=100000-"
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert parts(tmp_path) == []
+
+
+def test_wrong_bytes_are_not_written(server, client, stored, trouble, tmp_path):
+    server.troubles = [trouble(corrupt=True)]
+    (tmp_path / "a.bin").write_bytes(b"before")
+    with pytest.raises(DamagedDownloadError):
+        client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == b"before"
+    assert parts(tmp_path) == []
+
+
+def test_a_damaged_part_of_an_earlier_call_is_found_out_and_removed(client, stored, tmp_path):
+    (tmp_path / f".a.bin.{stored.sha256[:16]}.part").write_bytes(b"not the beginning")
+    with pytest.raises(DamagedDownloadError):
+        client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    assert list(tmp_path.iterdir()) == []
+    client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_newer_version_in_between_is_not_mixed_in(server, client, stored, trouble, tmp_path):
+    server.troubles = [trouble(cut_after=100_000)]
+    notices = []
+
+    def store_newer(line: str) -> None:
+        notices.append(line)
+        with Client(server.url) as other:
+            other.put(RUN, "dir/a.bin", b"newer")
+
+    with Client(server.url, notice=store_newer) as client, pytest.raises(DamagedDownloadError, match="newer"):
+        client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    assert len(notices) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_busy_server_is_asked_again(server, client, stored, trouble):
+    server.troubles = [trouble(503), trouble(429)]
+    target = io.BytesIO()
+    client.download(RUN, "dir/a.bin", target)
+    assert target.getvalue() == CONTENT
+
+
+def test_two_downloads_do_not_write_one_part(client, stored, tmp_path):
+    part = tmp_path / f".a.bin.{stored.sha256[:16]}.part"
+    with part.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ClientError, match="another download"):
+            client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    assert part.exists()
+
+
+def test_what_is_not_there_is_missing_and_leaves_no_file(client, tmp_path):
+    with pytest.raises(MissingError) as caught:
+        client.download(RUN, "none", tmp_path / "none")
+    assert caught.value.problem.kind == "artifact-not-found"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_without_a_digest_is_not_trusted(server, client, trouble):
+    server.troubles = [trouble(200)]
+    with pytest.raises(StrangeAnswerError):
+        client.download(RUN, "a", io.BytesIO())

@@ -1,0 +1,418 @@
+"""`Client.put` against a real HTTP server.
+
+Cases: what is sent (address, parameters, headers) and what comes back; names that need percent-encoding; an
+empty file; the same bytes again; sources (path, bytes, stream, long stream); what is tried again (lost
+connections, 429 and 5xx with Retry-After, a lost reply) and what is not; answers before the body was read,
+for both of uvicorn's HTTP implementations and for a server that only resets; a file that shrinks or changes
+while it is sent; refusals before anything is sent.
+"""
+
+import hashlib
+import io
+import socket
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from offload.client import (
+    AnswerError,
+    BusyError,
+    Client,
+    MissingError,
+    NameTakenError,
+    OutOfReachError,
+    SourceChangedError,
+    SourceSpentError,
+    StrangeAnswerError,
+    UnauthorizedError,
+)
+from offload.domain.digests import format_digest
+from offload.errors import ConfigError, InvalidExpiryError, InvalidInputError, InvalidNameError
+
+RUN = "agents/one"
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+BIG = bytes(range(256)) * 4096 * 12  # 12 MiB: more than a stream is kept, and than socket buffers hold
+
+
+def test_a_file_arrives_with_what_describes_it(server, client, tmp_path):
+    path = tmp_path / "a.log"
+    path.write_bytes(b"hello")
+    artifact = client.put(RUN, "logs/a.log", path, type="log", content_type="text/plain", expires="7d")
+    assert server.current == {"logs/a.log": b"hello"}
+    assert artifact.created is True
+    assert artifact.sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert (artifact.run.namespace, artifact.run.name) == ("agents", "one")
+    request = server.seen[0]
+    assert request.path == "/v1/namespaces/agents/agentruns/one/artifacts/logs/a.log"
+    assert request.query == {"type": "log", "expires": "7d"}
+    assert request.headers["content-length"] == "5"
+    assert request.headers["content-type"] == "text/plain"
+    assert request.headers["repr-digest"] == format_digest(hashlib.sha256(b"hello").digest())
+    assert "expect" not in request.headers
+
+
+def test_fields_that_a_newer_server_adds_are_kept(client):
+    artifact = client.put(RUN, "a", b"x")
+    assert artifact.to_json()["addedLater"] == {"newField": 1}
+    assert "created" not in artifact.to_json()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "with space",
+        "ümläut/日本語.txt",
+        "a?b#c%d&e=f+g",
+        "100%25",
+        "semi;colon:at@",
+        "~tilde[1]*",
+        "%2e%2e/x",
+    ],
+)
+def test_names_survive_the_address(server, client, name):
+    artifact = client.put(RUN, name, b"x")
+    assert artifact.name == name
+    assert set(server.current) == {name}
+    target = io.BytesIO()
+    client.download(RUN, name, target)
+    assert target.getvalue() == b"x"
+
+
+def test_an_empty_file_is_an_artifact(server, client, tmp_path):
+    path = tmp_path / "empty"
+    path.touch()
+    assert client.put(RUN, "empty", path).size_bytes == 0
+    assert server.current == {"empty": b""}
+
+
+def test_the_same_bytes_again_are_the_same_artifact(server, client):
+    first = client.put(RUN, "a", b"x")
+    second = client.put(RUN, "a", b"x")
+    assert first.id == second.id
+    assert second.created is False
+    assert len(server.artifacts) == 1
+
+
+def test_a_large_body_that_is_stored_already_is_not_sent(server, client):
+    first = client.put(RUN, "big", BIG)
+    second = client.put(RUN, "big", BIG)
+    assert second.id == first.id
+    assert server.seen[0].headers["expect"] == "100-continue"
+    assert server.seen[1].body_bytes == 0
+
+
+def test_a_short_stream_is_sent_with_length_and_digest(server, client):
+    client.put(RUN, "a", io.BytesIO(b"piped"))
+    assert server.current == {"a": b"piped"}
+    assert server.seen[0].headers["content-length"] == "5"
+
+
+def test_a_long_stream_is_sent_in_chunks(server, client):
+    client.put(RUN, "a", io.BytesIO(BIG))
+    assert server.current == {"a": BIG}
+    assert server.seen[0].headers["transfer-encoding"] == "chunked"
+
+
+def test_progress_ends_at_the_size(client):
+    moves = []
+    client.put(RUN, "a", BIG, progress=lambda sent, total: moves.append((sent, total)))
+    assert moves[0] == (0, len(BIG))
+    assert moves[-1] == (len(BIG), len(BIG))
+    assert moves == sorted(moves)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_what_may_pass_is_tried_again(server, client, trouble, status):
+    server.troubles = [trouble(status), trouble(status)]
+    client.put(RUN, "a", b"x")
+    assert server.current == {"a": b"x"}
+    assert len(server.seen) == 3
+
+
+def test_retry_after_is_honoured(server, trouble):
+    notices = []
+    server.troubles = [trouble(503, headers={"retry-after": "1"})]
+    with Client(server.url, notice=notices.append) as client:
+        client.put(RUN, "a", b"x")
+    assert float(notices[0].rpartition("again in ")[2].removesuffix(" s")) >= 1
+
+
+def test_a_longer_wait_than_we_bear_is_an_error_at_once(server, client, trouble):
+    server.troubles = [
+        trouble(503, headers={"retry-after": "3600"}, problem={"type": "/e/store-unavailable"})
+    ]
+    with pytest.raises(BusyError) as caught:
+        client.put(RUN, "a", b"x")
+    assert caught.value.problem.kind == "store-unavailable"
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, AnswerError),
+        (401, UnauthorizedError),
+        (404, MissingError),
+        (409, AnswerError),
+        (413, AnswerError),
+        (422, AnswerError),
+        (501, AnswerError),
+    ],
+)
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("source", [b"x", BIG], ids=["small", "big"])
+def test_what_does_not_pass_is_an_error_with_its_problem(
+    server, client, trouble, status, error, early, source
+):
+    problem = {"type": "https://x/errors/some-word", "title": "Some", "detail": "because"}
+    server.troubles = [trouble(status, early=early, problem=problem)]
+    with pytest.raises(error) as caught:
+        client.put(RUN, "a", source)
+    assert caught.value.problem.kind == "some-word"
+    assert caught.value.problem.request_id == "req-1"
+    assert str(caught.value) == f"because ({status} some-word, request req-1)"
+    assert len(server.seen) == 1
+    assert server.artifacts == []
+
+
+def test_an_early_refusal_of_a_large_body_costs_none_of_it(server, client, trouble):
+    server.troubles = [trouble(404, early=True)]
+    with pytest.raises(MissingError):
+        client.put(RUN, "a", BIG)
+    assert server.seen[0].body_bytes == 0
+
+
+def test_a_stream_is_sent_again_after_an_early_refusal(server, client, trouble):
+    server.troubles = [trouble(503, early=True)]
+    client.put(RUN, "a", io.BytesIO(BIG))
+    assert server.current == {"a": BIG}
+
+
+def test_a_stream_that_was_read_past_what_is_kept_is_not_sent_again(server, client, trouble):
+    server.troubles = [trouble(503)]
+    with pytest.raises(SourceSpentError, match="can't be read again"):
+        client.put(RUN, "a", io.BytesIO(BIG))
+    assert len(server.seen) == 1
+
+
+def test_a_lost_reply_and_a_retry_give_one_artifact(server, client, trouble):
+    server.troubles = [trouble(lose_reply=True)]
+    artifact = client.put(RUN, "a", b"x")
+    assert artifact.created is False
+    assert len(server.artifacts) == 1
+
+
+def test_only_new_refuses_a_name_that_exists(server, client):
+    client.put(RUN, "a", b"x")
+    with pytest.raises(NameTakenError):
+        client.put(RUN, "a", b"y", only_new=True)
+    assert server.current == {"a": b"x"}
+
+
+def test_only_new_knows_its_own_artifact_after_a_lost_reply(server, client, trouble):
+    server.troubles = [trouble(lose_reply=True)]
+    artifact = client.put(RUN, "a[1]", b"x", only_new=True)
+    assert str(artifact.id) == server.artifacts[0]["id"]
+
+
+def test_a_server_that_comes_up_late_is_reached():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    late = _raw_server(lambda c: (c.recv(65536), c.sendall(NOT_FOUND)), port=port)
+    threading.Timer(0.6, late.__enter__).start()
+    with Client(f"http://127.0.0.1:{port}", retry_for=10) as client, pytest.raises(MissingError):
+        client.put(RUN, "a", b"x")
+    late.__exit__()
+
+
+def test_a_server_that_never_answers_is_out_of_reach():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (
+        Client(f"http://127.0.0.1:{port}", retry_for=0.5) as client,
+        pytest.raises(OutOfReachError, match=str(port)),
+    ):
+        client.put(RUN, "a", b"x")
+
+
+@pytest.mark.parametrize("closing", ["at once", "after reading a bit"])
+def test_an_answer_is_heard_from_a_server_that_reads_no_more(closing):
+    answer = b'HTTP/1.1 413 Too Large\r\nContent-Length: 28\r\nConnection: close\r\n\r\n{"type":"/e/upload-too-big"}'
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        if closing != "at once":
+            connection.recv(65536)
+        connection.sendall(answer)
+
+    with _raw_server(serve) as url, Client(url, retry_for=0) as client, pytest.raises(AnswerError) as caught:
+        client.put(RUN, "a", io.BytesIO(BIG))
+    assert caught.value.problem.kind == "upload-too-big"
+
+
+def test_a_server_that_knows_no_expect_gets_the_body_after_a_moment(tmp_path):
+    taken = bytearray()
+
+    def serve(connection: socket.socket) -> None:
+        while len(taken) < len(BIG):
+            piece = connection.recv(1 << 20)
+            if not piece:
+                return
+            taken.extend(piece.partition(b"\r\n\r\n")[2] if piece.startswith(b"PUT") else piece)
+        connection.sendall(b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n")
+
+    with (
+        _raw_server(serve) as url,
+        Client(url, retry_for=0) as client,
+        pytest.raises(AnswerError, match="Bad"),
+    ):
+        client.put(RUN, "a", BIG)
+    assert bytes(taken) == BIG
+
+
+def test_expectation_failed_is_followed_by_the_request_without_it(server, client, trouble):
+    server.troubles = [trouble(417, early=True)]
+    client.put(RUN, "a", BIG)
+    assert server.current == {"a": BIG}
+    assert "expect" not in server.seen[1].headers
+
+
+def test_a_file_that_shrinks_while_it_is_sent_is_an_error_and_no_artifact(server, client, tmp_path):
+    path = tmp_path / "shrinks"
+    path.write_bytes(BIG)
+
+    def shrink(sent: int, total: int | None) -> None:
+        if sent:
+            path.write_bytes(b"")
+
+    with pytest.raises(SourceChangedError, match="shrank"):
+        client.put(RUN, "a", path, progress=shrink)
+    assert server.artifacts == []
+
+
+def test_a_file_that_changes_while_it_is_sent_is_an_error_and_no_artifact(server, client, tmp_path):
+    path = tmp_path / "changes"
+    path.write_bytes(BIG)
+
+    def change(sent: int, total: int | None) -> None:
+        if sent == 0:
+            with path.open("r+b") as file:
+                file.seek(-1, 2)
+                file.write(b"!")
+
+    with pytest.raises(SourceChangedError, match="changed"):
+        client.put(RUN, "a", path, progress=change)
+    assert server.artifacts == []
+
+
+def test_a_log_that_grows_while_it_is_sent_is_stored_as_it_was(server, client, tmp_path):
+    path = tmp_path / "grows"
+    path.write_bytes(b"one\n")
+
+    def grow(sent: int, total: int | None) -> None:
+        with path.open("ab") as file:
+            file.write(b"more\n")
+
+    client.put(RUN, "a", path, progress=grow)
+    assert server.current == {"a": b"one\n"}
+
+
+def test_the_token_goes_with_each_request_and_may_rotate(server):
+    tokens = iter(["first\n", "second"])
+    with Client(server.url, lambda: next(tokens)) as client:
+        client.put(RUN, "a", b"x")
+        client.put(RUN, "b", b"x")
+    assert [seen.headers["authorization"] for seen in server.seen] == ["Bearer first", "Bearer second"]
+
+
+def test_a_uid_of_another_run_is_refused(client):
+    with pytest.raises(AnswerError) as caught:
+        client.put(RUN, "a", BIG, uid="another")
+    assert caught.value.problem.kind == "run-uid-mismatch"
+
+
+@pytest.mark.parametrize(
+    ("expires", "sent"),
+    [
+        (timedelta(hours=36), "36h"),
+        ("90s", "90s"),
+        (datetime(2030, 1, 1, tzinfo=UTC), "2030-01-01T00:00:00Z"),
+        ("2030-01-01T02:00:00+02:00", "2030-01-01T00:00:00Z"),
+    ],
+)
+def test_an_expiry_may_be_a_duration_or_a_time(server, client, expires, sent):
+    client.put(RUN, "a", b"x", expires=expires)
+    assert server.seen[0].query["expires"] == sent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"run": "agents"}, InvalidInputError),
+        ({"run": "a/b/c"}, InvalidInputError),
+        ({"name": "../up"}, InvalidNameError),
+        ({"name": ""}, InvalidNameError),
+        ({"type": "Not A Label"}, InvalidInputError),
+        ({"content_type": "text"}, InvalidInputError),
+        ({"expires": "soon"}, InvalidExpiryError),
+        ({"expires": "2030-01-01T00:00:00"}, InvalidExpiryError),
+        ({"source": 7}, InvalidInputError),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_before_anything_is_sent(server, client, arguments, error):
+    with pytest.raises(error):
+        client.put(**{"run": RUN, "name": "a", "source": b"x", **arguments})
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host", "http://"])
+def test_an_address_that_is_none_is_refused(url):
+    with pytest.raises(ConfigError):
+        Client(url)
+
+
+def test_an_answer_that_is_not_ours_is_told_from_one(server, client, trouble):
+    server.troubles = [trouble(200, problem={"items": 1})]
+    with pytest.raises(StrangeAnswerError, match="Artifact"):
+        client.put(RUN, "a", b"x")
+
+
+def test_a_redirect_is_not_followed_with_a_body(server, client, trouble):
+    server.troubles = [trouble(308, headers={"location": "https://other/"})]
+    with pytest.raises(StrangeAnswerError, match="https://other/"):
+        client.put(RUN, "a", b"x")
+
+
+def test_a_connection_that_the_server_closed_meanwhile_does_no_harm(server, client):
+    for number in range(3):
+        client.put(RUN, f"a{number}", b"x")
+        client._exchange._http._transport._pool._connections[
+            0
+        ]._connection._network_stream._stream._sock.shutdown(socket.SHUT_RDWR)
+    assert len(server.current) == 3
+
+
+class _raw_server:  # noqa: N801 - reads as the context manager that it is
+    """Serves one connection by `serve` and closes it without reading on."""
+
+    def __init__(self, serve: Callable[[socket.socket], object], port: int = 0) -> None:
+        self._serve, self._port = serve, port
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> str:
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._thread.start()
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            self._serve(connection)

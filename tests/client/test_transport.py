@@ -1,0 +1,144 @@
+"""The transport that listens while it talks.
+
+Cases: which proxy the environment chooses, and that this host needs none; TLS with a private CA, an early
+answer over TLS, and a certificate that is not trusted, which is not tried again.
+"""
+
+import ipaddress
+import socket
+import ssl
+import threading
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from offload.client import Client, MissingError, OutOfReachError
+from offload.client.transport import _proxy_for
+from offload.errors import ConfigError
+
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+class TlsServer:
+    """Refuses one upload over TLS after its headers, and counts what came of its body."""
+
+    def __init__(self, certificate) -> None:
+        self.taken = 0
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            raw, _ = self._listener.accept()
+            with raw, self._context.wrap_socket(raw, server_side=True) as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                while piece := connection.recv(65536):
+                    self.taken += len(piece)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """A self-signed certificate for 127.0.0.1, its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "offload test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "server.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.fixture
+def tls_server(authority):
+    server = TlsServer(authority)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "proxy"),
+    [
+        ("http://offload.agents", {}, None),
+        ("http://offload.agents", {"http_proxy": "http://p:3128"}, "http://p:3128"),
+        ("https://offload.agents", {"http_proxy": "http://p:3128"}, None),
+        ("https://offload.agents", {"https_proxy": "p:3128"}, "http://p:3128"),
+        ("https://offload.agents", {"all_proxy": "http://p:3128"}, "http://p:3128"),
+        ("http://offload.agents", {"http_proxy": "http://p:3128", "no_proxy": ".agents"}, None),
+        ("http://offload:8080", {"http_proxy": "http://p:3128", "no_proxy": "offload"}, None),
+        ("http://127.0.0.1:8080", {"http_proxy": "http://p:3128"}, None),
+        ("http://localhost", {"all_proxy": "http://p:3128"}, None),
+    ],
+)
+def test_the_environment_chooses_the_proxy(environment, url, variables, proxy):
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    chosen = _proxy_for(httpx.URL(url))
+    assert (str(chosen.url) if chosen else None) == proxy
+
+
+def test_a_proxy_that_is_not_http_is_refused_by_name(environment):
+    environment.setenv("all_proxy", "socks5://p:1080")
+    with pytest.raises(ConfigError, match="socks5://p:1080"):
+        Client("http://offload.agents")
+
+
+def test_requests_go_through_the_proxy(environment, server):
+    environment.setenv("http_proxy", server.url)
+    with Client("http://offload.agents") as client:
+        client.put("agents/one", "a", bytes(2_000_000))
+    assert server.seen[0].headers["host"] == "offload.agents"
+
+
+def test_an_early_answer_is_heard_over_tls(environment, tls_server, authority):
+    environment.setenv("SSL_CERT_FILE", str(authority))
+    with Client(tls_server.url) as client, pytest.raises(MissingError):
+        client.put("agents/one", "a", bytes(20_000_000))
+    assert tls_server.taken < 1_000_000
+
+
+def test_a_certificate_that_is_not_trusted_is_not_tried_again(environment, tls_server):
+    notices = []
+    with (
+        Client(tls_server.url, notice=notices.append) as client,
+        pytest.raises(OutOfReachError, match="certificate"),
+    ):
+        client.run("agents/one")
+    assert notices == []

@@ -1,0 +1,213 @@
+"""The orphan cleaner, on a real index (SQLite) and stores (memory, moto, SeaweedFS).
+
+- old objects without a row go, those with a row, young ones and strangers stay
+- an erased artifact's object that is there again is an orphan; a lost one's is not
+- abandoned multipart uploads are aborted, young and strange ones stay
+- a prefix is claimed once; a missing or another index's marker stops the pass
+- more than 100 orphans and 20 % of what is stored stop the pass, unless an operator says so
+- a row that comes between the listing and the deletion saves its object
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from offload.dev.stores import StoreAddress
+from offload.domain.artifact import Location, NewArtifact, State
+from offload.domain.keys import marker_key, object_key
+from offload.domain.run import SeenRun
+from offload.index import Index, artifacts, migrate, runs, sweeping
+from offload.index.recording import record_all
+from offload.objects.interface import ObjectInfo, Objects
+from offload.objects.s3 import S3Objects
+from offload.services.orphans import Claim, claim_prefix, clean_orphans
+
+GRACE = timedelta(hours=1)
+LATER = datetime.now(UTC) + timedelta(hours=2)
+RUN = "0ff10ad0-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    url = f"sqlite:///{tmp_path / 'index.db'}"
+    migrate.upgrade(url)
+    index = Index.connect(url)
+    with index.begin() as tx:
+        runs.observe(tx, SeenRun(RUN, "agents", "run", datetime.now(UTC)))
+    yield index
+    index.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"clean/{uuid4()}"
+
+
+@pytest.fixture
+def stored(index: Index, objects: Objects, prefix: str) -> Callable[..., UUID]:
+    """Stores an object, with a row unless it is to be an orphan."""
+
+    def store(name: str, *, row: bool = True) -> UUID:
+        artifact_id = uuid4()
+        key = object_key(prefix, "agents", "run", RUN, artifact_id, name)
+        objects.write(key, b"bytes")
+        if row:
+            record(index, artifact_id, Location(objects.bucket, key), name)
+        return artifact_id
+
+    return store
+
+
+def test_only_old_objects_without_a_row_go(
+    index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID]
+) -> None:
+    assert claim_prefix(index, objects, prefix=prefix) is Claim.OURS
+    kept = stored("kept.log")
+    orphan = stored("dir/orphan.log", row=False)
+    objects.write(f"{prefix}/README", b"an operator's note")
+    objects.write(f"{prefix}-beside/x", b"not ours")
+
+    young = clean_orphans(index, objects, prefix=prefix, grace=GRACE)
+    assert (young.seen, young.found, young.removed) == (4, 0, 0)
+    assert ids_under(objects, prefix) == {str(kept), str(orphan)}
+
+    report = clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER)
+    assert report.stopped_because is None
+    assert (report.found, report.removed, report.removed_bytes) == (1, 1, 5)
+    assert ids_under(objects, prefix) == {str(kept)}
+    assert objects.read(f"{prefix}/README") == b"an operator's note"
+    assert objects.read(f"{prefix}-beside/x") == b"not ours"
+    assert claim_prefix(index, objects, prefix=prefix) is Claim.OURS
+
+
+def test_an_erased_object_that_is_back_goes_and_a_lost_one_stays(
+    index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID]
+) -> None:
+    claim_prefix(index, objects, prefix=prefix)
+    erased, lost, ended = stored("erased"), stored("lost"), stored("ended")
+    with index.begin() as tx:
+        sweeping.tombstone(tx, [erased, ended], state=State.EXPIRED, by="rule:x")
+        artifacts.mark_lost(tx, lost)
+        sweeping.erased(tx, [erased])
+
+    assert clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER).removed == 1
+    assert ids_under(objects, prefix) == {str(lost), str(ended)}
+
+
+@pytest.mark.parametrize("address", ["seaweedfs"], indirect=True)  # moto dates all uploads 2010
+def test_abandoned_uploads_are_aborted(index: Index, address: StoreAddress, prefix: str, client: Any) -> None:
+    objects = S3Objects(address.connection())
+    claim_prefix(index, objects, prefix=prefix)
+    ours = object_key(prefix, "agents", "run", RUN, uuid4(), "log")
+    for key in (ours, f"{prefix}/strange"):
+        client.create_multipart_upload(Bucket=objects.bucket, Key=key)
+
+    assert clean_orphans(index, objects, prefix=prefix, grace=GRACE).aborted_uploads == 0
+    assert clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER).aborted_uploads == 1
+    assert [upload.key for upload in objects.open_uploads(prefix)] == [f"{prefix}/strange"]
+    objects.close()
+
+
+@pytest.mark.parametrize("marker", [None, b"another index", b""])
+def test_a_missing_or_different_marker_stops_the_pass(
+    index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID], marker: bytes | None
+) -> None:
+    orphan = stored("orphan", row=False)
+    if marker is not None:
+        objects.write(marker_key(prefix), marker)
+
+    report = clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER)
+
+    assert report.stopped_because is not None
+    assert (Claim.UNMARKED if marker is None else Claim.FOREIGN) in report.stopped_because
+    assert ids_under(objects, prefix) == {str(orphan)}
+
+
+def test_a_prefix_in_use_is_claimed_by_an_operators_word_alone(
+    index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID]
+) -> None:
+    stored("somebody's", row=False)
+    assert claim_prefix(index, objects, prefix=prefix) is Claim.UNMARKED
+    objects.write(marker_key(prefix), b"another index")
+    assert claim_prefix(index, objects, prefix=prefix) is Claim.FOREIGN
+
+    assert claim_prefix(index, objects, prefix=prefix, anyway=True) is Claim.OURS
+    assert clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER).removed == 1
+
+
+@pytest.mark.parametrize(("rows", "orphans", "goes_on"), [(0, 100, True), (0, 101, False), (505, 101, True)])
+@pytest.mark.parametrize("objects", ["memory"], indirect=True)
+def test_implausibly_many_orphans_stop_the_pass(
+    index: Index,
+    objects: Objects,
+    prefix: str,
+    stored: Callable[..., UUID],
+    rows: int,
+    orphans: int,
+    goes_on: bool,
+) -> None:
+    claim_prefix(index, objects, prefix=prefix)
+    for number in range(rows):
+        stored(f"kept-{number}")
+    for number in range(orphans):
+        stored(f"orphan-{number}", row=False)
+
+    report = clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER)
+
+    assert (report.stopped_because is None) is goes_on
+    assert report.removed == (orphans if goes_on else 0)
+    assert len(ids_under(objects, prefix)) == rows + orphans - report.removed
+    clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER, beyond_guard=True)
+    assert len(ids_under(objects, prefix)) == rows
+
+
+@pytest.mark.parametrize("objects", ["memory"], indirect=True)
+def test_a_row_that_comes_during_the_pass_saves_its_object(
+    index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID]
+) -> None:
+    claim_prefix(index, objects, prefix=prefix)
+    late = stored("late", row=False)
+    stored("orphan", row=False)
+    for number in range(1000):  # so that the listing goes on after the first look-up
+        objects.write(f"{prefix}/strange-{number}", b"")
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(objects, name)
+
+        def list(self, under: str) -> Iterator[ObjectInfo]:
+            yield from objects.list(under)
+            key = object_key(prefix, "agents", "run", RUN, late, "late")
+            record(index, late, Location(objects.bucket, key), "late")
+
+    report = clean_orphans(index, Slow(), prefix=prefix, grace=GRACE, now=LATER)
+
+    assert (report.found, report.removed) == (2, 1)
+    assert ids_under(objects, prefix) == {str(late)}
+
+
+def record(index: Index, artifact_id: UUID, location: Location, name: str) -> None:
+    new = NewArtifact(
+        id=artifact_id,
+        run_uid=RUN,
+        name=name,
+        type="log",
+        content_type="text/plain",
+        size_bytes=5,
+        sha256=artifact_id.bytes * 2,
+        location=location,
+        completed_at=datetime.now(UTC),
+    )
+    with index.begin() as tx:
+        (outcome,) = record_all(tx, [new], grace=GRACE, again=False)
+    assert not isinstance(outcome, Exception)
+
+
+def ids_under(objects: Objects, prefix: str) -> set[str]:
+    return {
+        info.location.key.split("/")[len(prefix.split("/")) + 3] for info in objects.list(f"{prefix}/agents/")
+    }
