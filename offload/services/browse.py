@@ -1,6 +1,6 @@
 """Browse: what a run produced, where it went, and why status shows what it shows. Blocking and read only."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -104,7 +104,7 @@ class Browse:
         schema: ServedSchema,
         incarnations: Incarnations,
         *,
-        policy: Callable[[], Policy],
+        policy: Policy,
         caps: Caps,
         prefix: str,
     ) -> None:
@@ -184,7 +184,7 @@ class Browse:
                 run = runs.get(tx, artifact.run_uid)
         if run is None:
             raise RunNotFoundError
-        return Shown(artifact, retention.expiry(artifact, run, self._policy()))
+        return Shown(artifact, retention.expiry(artifact, run, self._policy))
 
     def explain(self, run: Run) -> Explanation:
         """Compare what status lists with all that the run has.

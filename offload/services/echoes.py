@@ -8,6 +8,7 @@ from typing import Any
 
 from offload.domain.pointers import compact
 from offload.domain.projection import OUR_CONDITIONS, OVER_LIMIT
+from offload.services.reads import version_of
 
 _MOST = 50_000
 
@@ -30,7 +31,7 @@ class Echoes:
         event can come before the answer.
         """
         with self._lock:
-            self._known[uid] = (_digest(status), _version(resource_version))
+            self._known[uid] = (_digest(status), version_of(resource_version))
             self._known.move_to_end(uid)
             if len(self._known) > self._most:
                 self._known.popitem(last=False)
@@ -42,7 +43,7 @@ class Echoes:
         if known is None:
             return None
         digest, version = known
-        return _version(resource_version) < version or _digest(status) == digest
+        return version_of(resource_version) < version or _digest(status) == digest
 
     def clear(self) -> None:
         """Nothing is known any more: what status should be has changed for all."""
@@ -63,7 +64,3 @@ def _digest(status: Mapping[str, Any]) -> bytes:
     failed = any(c.get("type") == OVER_LIMIT and c.get("status") == "True" for c in conditions)
     ours = [status.get("artifacts") or [], conditions, status.get("phase") if failed else None]
     return hashlib.sha256(compact(ours)).digest()
-
-
-def _version(resource_version: str) -> int:
-    return int(resource_version) if resource_version.isdecimal() else -1

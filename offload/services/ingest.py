@@ -107,7 +107,7 @@ class Ingest:
         recorder: Recorder,
         incarnations: Incarnations,
         *,
-        policy: Callable[[], Policy],
+        policy: Policy,
         prefix: str,
         budget: ByteBudget,
         limits: Limits,
@@ -169,7 +169,7 @@ class Ingest:
         run = await self._run(upload)
         if expires_at:
             check_requested_expiry(
-                expires_at, artifact_type=type_, name=upload.name, run=run, policy=self._policy(), now=now
+                expires_at, artifact_type=type_, name=upload.name, run=run, policy=self._policy, now=now
             )
         return _Described(upload, run, type_, content_type, expires_at)
 

@@ -1,8 +1,8 @@
 """Publish: bring one AgentRun's status to what its history says.
 
-Read, load, adopt, project, compare, patch if different, and believe only what the answer shows. The AgentRun
-is read before the index: a projection is then never older than the status it is written over, whichever
-replica wrote that.
+Take the AgentRun as last seen, load, adopt, project, compare, patch if different, and believe only what the
+answer shows. The AgentRun comes before the index: a projection is then never older than the status it is
+written over, whichever replica wrote that.
 """
 
 import random
@@ -37,6 +37,7 @@ from offload.index import Index, Transaction, artifacts, clock, externals, publi
 from offload.index.externals import External
 from offload.services.adopt import Adopter, Sorted, needs_adopting, sort_entries
 from offload.services.echoes import Echoes
+from offload.services.reads import LastReads
 from offload.services.schema import ServedSchema
 
 Mode = Literal["on", "observe", "off"]
@@ -94,13 +95,14 @@ class _NotKept:
 class Publisher:
     """Publishes runs that were claimed; threads share it."""
 
-    def __init__(  # noqa: PLR0913 - parts and values, each once
+    def __init__(  # noqa: PLR0913, PLR0917 - parts and values, each once
         self,
         index: Index,
         cluster: Cluster,
         schema: ServedSchema,
         adopter: Adopter,
         echoes: Echoes,
+        reads: LastReads,
         *,
         holder: str,
         caps: Caps,
@@ -115,7 +117,7 @@ class Publisher:
         `between` is the least time between two patches of one run, and the first pause after a failure.
         """
         self._index, self._cluster, self._schema = index, cluster, schema
-        self._adopter, self._echoes = adopter, echoes
+        self._adopter, self._echoes, self._reads = adopter, echoes, reads
         self._holder, self._caps, self._strict, self._mode = holder, caps, strict, mode
         self._public_url, self._between, self._clock = public_url, between, clock
         self._not_kept: dict[str, _NotKept] = {}
@@ -153,6 +155,7 @@ class Publisher:
             with self._index.begin() as tx:
                 runs.mark_deleted(tx, run.uid)
             self._echoes.forget(run.uid)
+            self._reads.forget(run.uid)
             self._not_kept.pop(run.uid, None)
             return Outcome.GONE
         except OffloadError as error:
@@ -165,31 +168,47 @@ class Publisher:
 
     def _publish(self, run: Run) -> Outcome:
         schema = self._schema.current()
+        if self._mode == "observe":
+            read = self._read(run)
+            return self._observe(self._load(run.uid, read.status, schema), read, schema)
+        # What was last seen saves a request: were it old, the patch would be refused.
+        last_seen = self._reads.get(run.uid)
         for _ in range(ATTEMPTS):
-            read = self._cluster.get(run.namespace, run.name)
-            if read.seen.uid != run.uid:
-                raise AgentRunGoneError(f"another AgentRun is called {run.namespace}/{run.name}")
+            read = last_seen or self._read(run)
             loaded = self._load(run.uid, read.status, schema)
-            if self._mode == "observe":
-                return self._observe(loaded, read, schema)
             if self._adopter.adopt(loaded.run, loaded.sorted.foreign, loaded.externals, schema):
                 loaded = self._load(run.uid, read.status, schema)
             try:
-                return self._write(loaded, read, schema)
+                outcome = self._write(loaded, read, schema, fresh=last_seen is None)
             except StatusConflictError:
                 metrics.PUBLISH_CONFLICTS.inc()
+            else:
+                if outcome:
+                    return outcome
+            last_seen = None
         raise StatusConflictError(f"the AgentRun changed {ATTEMPTS} times while its status was written")
+
+    def _read(self, run: Run) -> AgentRun:
+        read = self._cluster.get(run.namespace, run.name)
+        if read.seen.uid != run.uid:
+            raise AgentRunGoneError(f"another AgentRun is called {run.namespace}/{run.name}")
+        self._reads.keep(read)
+        return read
 
     def _load(self, uid: str, status: Mapping[str, Any], schema: StatusSchema) -> Loaded:
         with self._index.read() as tx:
             return load(tx, uid, status, schema=schema, caps=self._caps, strict=self._strict)
 
-    def _write(self, loaded: Loaded, read: AgentRun, schema: StatusSchema) -> Outcome:
+    def _write(self, loaded: Loaded, read: AgentRun, schema: StatusSchema, *, fresh: bool) -> Outcome | None:
+        """Write what differs, and confirm; None, with nothing done, where only a `fresh` read could confirm."""
         run = loaded.run
         known = [external for external in loaded.externals if external.state != "removed"]
         not_kept = self._not_kept.get(run.uid)
         projection = self._project(loaded, _foreign(known), read.status, schema, not_kept)
         patch = projection.patch_for(read.status)
+        if not patch and not fresh:
+            # That nothing is to be written must be read, not remembered: bytes are deleted by it.
+            return None
         left_out = [
             replace(one, state="left-out")
             for one in known
@@ -247,7 +266,9 @@ class Publisher:
             answer = self._cluster.patch_status(read, patch)
         except OffloadError:
             self._echoes.forget(uid)
+            self._reads.forget(uid)
             raise
+        self._reads.keep(answer)
         lacking = projection.patch_for(answer.status)
         if lacking:
             self._echoes.forget(uid)

@@ -143,6 +143,38 @@ def test_a_conflict_is_answered_by_reading_and_projecting_again(room: Room) -> N
     assert room.names(run) == ["log"]
 
 
+def test_a_run_that_was_seen_is_published_by_one_request(room: Room) -> None:
+    run = room.create()
+    room.upload(run, "log-1")
+    room.publish(run)
+    reads = []
+
+    def get(namespace: str, name: str) -> AgentRun:
+        reads.append(name)
+        return room.cluster.get(namespace, name)
+
+    cluster = Cluster(room, get=get)
+    room.upload(run, "log-2")
+    assert room.publish(run, cluster=cluster) is Outcome.WRITTEN
+    assert reads == []
+    with room.index.begin() as tx:
+        publishing.touch(tx, run.seen.uid)
+    assert room.publish(run, cluster=cluster) is Outcome.UNCHANGED
+    assert len(reads) == 1
+
+
+def test_what_was_seen_too_long_ago_is_read_again(room: Room) -> None:
+    run = room.create()
+    room.upload(run, "log-1")
+    room.publish(run)
+    theirs = {"name": "theirs", "uri": "https://example.org/x"}
+    room.write(run.seen.name, {"artifacts": [theirs], "phase": "Running"})
+    room.upload(run, "log-2")
+    assert room.publish(run) is Outcome.WRITTEN
+    assert sorted(room.names(run)) == ["log-1", "log-2", "theirs"]
+    assert room.status(run)["phase"] == "Running"
+
+
 def test_conflicts_without_end_are_a_failure_that_is_tried_later(room: Room) -> None:
     run = room.create()
     room.upload(run, "log")

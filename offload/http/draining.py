@@ -1,0 +1,31 @@
+"""Shut-down: what runs may finish, what would not finish in time is ended cleanly."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+
+def call_on_terminate(action: Callable[[], None], *, after: float) -> None:
+    """Call `action` on the running loop, `after` seconds after SIGTERM or Ctrl-C reached this process.
+
+    The server's own handlers go on as they were. Signals reach the main thread only; a loop elsewhere is
+    ended by whoever started it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        _chain(number, lambda: loop.call_soon_threadsafe(loop.call_later, after, action))
+
+
+def _chain(number: signal.Signals, also: Callable[[], object]) -> None:
+    before = signal.getsignal(number)
+
+    def handle(received: int, frame: FrameType | None) -> None:
+        also()
+        if callable(before):
+            before(received, frame)
+
+    signal.signal(number, handle)

@@ -1,0 +1,49 @@
+"""How the parts that the service stands on are, each asked in its own thread and none for long."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+PATIENCE_SECONDS = 3.0
+KEPT_SECONDS = 2.0
+"""Probes come from several places; the parts are asked no more often than this."""
+
+
+class Readiness:
+    """Asks `checks` (part → a blocking call that raises what is wrong). Threads share it."""
+
+    def __init__(self, checks: Mapping[str, Callable[[], object]]) -> None:
+        self._checks = checks
+        self._threads = ThreadPoolExecutor(max_workers=len(checks), thread_name_prefix="readiness")
+        self._asking: dict[str, Future[object]] = {}
+        self._lock = threading.Lock()
+        self._known: tuple[float, dict[str, str | None]] | None = None
+
+    def look(self) -> Mapping[str, str | None]:
+        """Part → None, or what is wrong with it. A part that does not answer in time is wrong too."""
+        with self._lock:
+            if self._known and time.monotonic() - self._known[0] < KEPT_SECONDS:
+                return self._known[1]
+            until = time.monotonic() + PATIENCE_SECONDS
+            for name, check in self._checks.items():
+                if name not in self._asking:  # else it still has not answered the last time
+                    self._asking[name] = self._threads.submit(check)
+            found = {name: self._answer(name, until) for name in self._checks}
+            self._known = (time.monotonic(), found)
+            return found
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, name: str, until: float) -> str | None:
+        try:
+            self._asking[name].result(timeout=max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            return f"no answer within {PATIENCE_SECONDS:.0f} s"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the part is not ready
+            del self._asking[name]
+            return str(error)
+        del self._asking[name]
+        return None

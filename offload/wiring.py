@@ -1,0 +1,360 @@
+"""The only place that chooses adapters and puts the parts together."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from secrets import token_hex
+
+import structlog
+import uuid_utils.compat
+from starlette.types import ASGIApp
+
+from offload import logs, metrics
+from offload.cluster.interface import Cluster
+from offload.cluster.kubernetes import KubernetesCluster
+from offload.controller.controller import Controller
+from offload.controller.jobs import Job
+from offload.controller.streams import StreamLoop
+from offload.domain.projection import Caps
+from offload.domain.retention import KEEP_FOREVER, Policy
+from offload.errors import ConfigError, OffloadError
+from offload.http.app import create_app
+from offload.http.draining import call_on_terminate
+from offload.http.parts import Parts, PartState
+from offload.index import Index, clock, migrate
+from offload.index.database import parse_url
+from offload.index.recorder import Recorder
+from offload.objects.s3 import S3Objects
+from offload.objects.s3_client import S3Connection
+from offload.rules_file import load_rules
+from offload.services.adopt import Adopter
+from offload.services.browse import Browse
+from offload.services.budget import ByteBudget
+from offload.services.echoes import Echoes
+from offload.services.follow import Follower
+from offload.services.incarnations import Incarnations
+from offload.services.ingest import Ingest, Limits
+from offload.services.orphans import Claim, claim_prefix, clean_orphans
+from offload.services.publish import Publisher
+from offload.services.readiness import Readiness
+from offload.services.schema import ServedSchema
+from offload.services.sweep import WATCH, Outcome, erase_artifact, erase_ready, sweep, why_watch_is_stale
+from offload.settings import Settings, load_settings
+from offload.tokens_file import TokenFile
+
+WATCH_EVERY = timedelta(seconds=30)
+ERASE_EVERY = timedelta(seconds=15)
+_CLAIM_AGAIN_SECONDS = 5.0
+_END_SOURCES_BEFORE = 5.0
+"""Seconds of the shut-down grace that are left for uploads to end cleanly."""
+
+log = structlog.get_logger("offload")
+
+
+def open_index(settings: Settings) -> Index:
+    """Connect to the index. Raises `ConfigError` where its schema is not one that this release can use."""
+    index = Index.connect(settings.database_url.get_secret_value())
+    try:
+        migrate.check(index)
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def open_objects(settings: Settings) -> S3Objects:
+    """Make the object store's adapter; nothing is connected yet."""
+    connection = S3Connection(
+        bucket=settings.s3_bucket,
+        endpoint_url=settings.s3_endpoint_url,
+        public_endpoint_url=settings.s3_public_endpoint_url,
+        region=settings.s3_region,
+        addressing=settings.s3_addressing,
+        ca_bundle=str(settings.s3_ca_file) if settings.s3_ca_file else None,
+        kms_key_id=settings.s3_sse_kms_key,
+        storage_class=settings.s3_storage_class,
+        expected_owner=settings.s3_expected_owner,
+    )
+    return S3Objects(connection, part_size=settings.upload_part_size)
+
+
+def open_cluster(settings: Settings) -> KubernetesCluster:
+    """Make the API server's adapter; nothing is connected yet."""
+    return KubernetesCluster.from_config(
+        str(settings.kubeconfig) if settings.kubeconfig else None,
+        namespaces=settings.namespaces,
+        requests_per_second=settings.kubernetes_rate,
+    )
+
+
+def load_policy(settings: Settings) -> Policy:
+    """The retention rules in force. Raises `ConfigError`."""
+    return load_rules(settings.retention_file) if settings.retention_file else KEEP_FOREVER
+
+
+def check_start(settings: Settings) -> None:
+    """Find out now what would keep a service from starting. Raises `ConfigError` or `UnavailableError`."""
+    load_policy(settings)
+    if settings.auth == "tokens" and settings.tokens_file:
+        TokenFile(settings.tokens_file)
+    open_cluster(settings).close()
+    open_objects(settings).close()
+    open_index(settings).close()
+
+
+def app_of_worker() -> ASGIApp:
+    """The service of one process, by its environment."""
+    settings = load_settings()
+    logs.configure(level=settings.log_level, form=settings.log_format)
+    return make_app(settings)
+
+
+def make_app(settings: Settings) -> ASGIApp:
+    """The service by `settings`; its parts live from start-up to shut-down."""
+    return create_app(lambda: _serving(settings))
+
+
+@asynccontextmanager
+async def _serving(settings: Settings) -> AsyncIterator[Parts]:
+    with ExitStack() as stack:
+        index = open_index(settings)
+        stack.callback(index.close)
+        objects = open_objects(settings)
+        stack.callback(objects.close)
+        cluster = open_cluster(settings)
+        stack.callback(cluster.close)
+        recorder = Recorder(index, grace=settings.orphan_grace)
+        stack.callback(recorder.close)
+        readiness = Readiness(
+            {"index": lambda: migrate.check(index), "store": objects.check, "cluster": cluster.check}
+        )
+        stack.callback(readiness.close)
+        parts = _parts(settings, index, objects, cluster, recorder, readiness)
+        stack.callback(parts.ingest.close)
+        call_on_terminate(
+            parts.ingest.end_sources,
+            after=max(0.0, settings.shutdown_grace.total_seconds() - _END_SOURCES_BEFORE),
+        )
+        claiming = asyncio.create_task(_claim_prefix(index, objects, settings.s3_prefix))
+        try:
+            yield parts
+        finally:
+            claiming.cancel()
+            with suppress(asyncio.CancelledError):
+                await claiming
+
+
+def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
+    settings: Settings,
+    index: Index,
+    objects: S3Objects,
+    cluster: Cluster,
+    recorder: Recorder,
+    readiness: Readiness,
+) -> Parts:
+    policy = load_policy(settings)
+    caps = _caps(settings)
+    incarnations = Incarnations(
+        index, cluster, namespaces=settings.namespaces, deleted_grace=settings.deleted_run_grace
+    )
+    schema = ServedSchema(cluster, caps=caps)
+    ingest = Ingest(
+        index,
+        objects,
+        recorder,
+        incarnations,
+        policy=policy,
+        prefix=settings.s3_prefix,
+        budget=ByteBudget(settings.upload_memory),
+        limits=Limits(settings.upload_max_size, settings.upload_max_concurrent, settings.upload_stall),
+    )
+    browse = Browse(
+        index, objects, cluster, schema, incarnations, policy=policy, caps=caps, prefix=settings.s3_prefix
+    )
+
+    def look() -> Sequence[PartState]:
+        found = readiness.look()
+        return [
+            PartState("index", found["index"], needed=True),
+            PartState("store", found["store"], needed=True),
+            PartState("cluster", found["cluster"], needed=False),
+        ]
+
+    tokens = None
+    if settings.auth == "tokens" and settings.tokens_file:
+        tokens = TokenFile(settings.tokens_file)
+    return Parts(
+        ingest=ingest,
+        browse=browse,
+        objects=objects,
+        erase=lambda artifact_id, by: erase_artifact(index, artifact_id, by=by),
+        tokens=tokens,
+        look=look,
+        public_url=settings.public_url,
+        publish_mode=settings.publish,
+    )
+
+
+async def _claim_prefix(index: Index, objects: S3Objects, prefix: str) -> None:
+    """Mark the prefix as this index's own as soon as the store can be reached."""
+    while True:
+        try:
+            claim = await asyncio.to_thread(claim_prefix, index, objects, prefix=prefix)
+        except OffloadError as error:
+            log.warning("prefix.unclaimed", problem=str(error))
+            await asyncio.sleep(_CLAIM_AGAIN_SECONDS)
+        else:
+            if claim is not Claim.OURS:
+                log.error("prefix.not_ours", prefix=prefix, claim=str(claim), remedy="offload orphans --help")
+            return
+
+
+@contextmanager
+def controlling(settings: Settings) -> Iterator[Controller]:
+    """A started controller by `settings`, stopped when left."""
+    with ExitStack() as stack:
+        index = open_index(settings)
+        stack.callback(index.close)
+        objects = open_objects(settings)
+        stack.callback(objects.close)
+        cluster = open_cluster(settings)
+        stack.callback(cluster.close)
+        recorder = Recorder(index, grace=settings.orphan_grace)
+        stack.callback(recorder.close)
+        streams = StreamLoop()
+        stack.callback(streams.close)
+        controller = _controller(settings, index, objects, cluster, recorder, streams)
+        controller.start()
+        stack.callback(controller.stop)
+        yield controller
+
+
+def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
+    settings: Settings,
+    index: Index,
+    objects: S3Objects,
+    cluster: Cluster,
+    recorder: Recorder,
+    streams: StreamLoop,
+) -> Controller:
+    caps = _caps(settings)
+    holder = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
+    schema = ServedSchema(cluster, caps=caps)
+    echoes = Echoes()
+    publisher = None
+    if settings.publish != "off":
+        adopter = Adopter(
+            index,
+            objects,
+            recorder,
+            prefix=settings.s3_prefix,
+            run_coroutine=streams.run,
+            new_id=uuid_utils.compat.uuid7,
+        )
+        publisher = Publisher(
+            index,
+            cluster,
+            schema,
+            adopter,
+            echoes,
+            holder=holder,
+            caps=caps,
+            strict=settings.artifacts_strict,
+            mode=settings.publish,
+            public_url=settings.public_url,
+        )
+    follower = Follower(index, cluster, echoes, schema, publisher=publisher)
+    return Controller(
+        index,
+        schema,
+        follower,
+        publisher,
+        jobs=_jobs(settings, index, objects, follower),
+        holder=holder,
+        namespaces=settings.namespaces,
+    )
+
+
+def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follower) -> Sequence[Job]:
+    policy = load_policy(settings)
+
+    def why_not(stop: threading.Event) -> Callable[[], str | None]:
+        return lambda: "shutting down" if stop.is_set() else why_watch_is_stale(index)
+
+    def tell_watch(stop: threading.Event) -> None:
+        while follower.age() > WATCH_EVERY.total_seconds() and not stop.wait(1):
+            pass
+
+    def sweep_due(stop: threading.Event) -> None:
+        while why_watch_is_stale(index) and not stop.wait(1):
+            pass
+        if stop.is_set():
+            return
+        with index.read() as tx:
+            now = clock.now(tx)
+        report = sweep(
+            index, objects, policy, now=now, namespaces=settings.namespaces, why_stale=why_not(stop)
+        )
+        log.info("sweep", outcome=report.outcome.value, why=report.why)
+        if report.outcome is Outcome.REFUSED and not stop.is_set():
+            raise OffloadError(f"the sweep was refused: {report.why}")
+
+    def erase_due(stop: threading.Event) -> None:
+        erase_ready(index, objects, why_stale=lambda: "shutting down" if stop.is_set() else None)
+
+    def clean(_stop: threading.Event) -> None:
+        claim_prefix(index, objects, prefix=settings.s3_prefix)
+        report = clean_orphans(index, objects, prefix=settings.s3_prefix, grace=settings.orphan_grace)
+        metrics.ORPHANS_REMOVED.inc(report.removed + report.aborted_uploads)
+        log.info(
+            "orphans",
+            seen=report.seen,
+            removed=report.removed,
+            aborted=report.aborted_uploads,
+            stopped_because=report.stopped_because,
+        )
+
+    return [
+        Job(WATCH, WATCH_EVERY, tell_watch),
+        Job("sweep", settings.sweep_every, sweep_due),
+        Job("erase", ERASE_EVERY, erase_due),
+        Job("orphans", settings.orphan_grace, clean),
+    ]
+
+
+def _caps(settings: Settings) -> Caps:
+    return Caps(count=settings.artifacts_max, size_bytes=settings.status_max_bytes)
+
+
+@contextmanager
+def sole_on_sqlite(settings: Settings, role: str) -> Iterator[None]:
+    """Hold `role` (serve, controller) of a SQLite index for this process; on PostgreSQL nothing is held.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    database = parse_url(settings.database_url.get_secret_value()).database
+    if not settings.uses_sqlite or not database:
+        yield
+        return
+    path = Path(f"{database}.{role}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"the index's folder cannot be written: {path}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another `offload {role}` uses this SQLite index, and it takes one; "
+                "for more set OFFLOAD_DATABASE_URL to a PostgreSQL"
+            ) from error
+        yield
