@@ -89,14 +89,15 @@ def test_it_starts_quickly(arguments: list[str]) -> None:
 def test_a_missing_package_is_named_with_what_brings_it(
     monkeypatch: pytest.MonkeyPatch, package: str, extra: str
 ) -> None:
-    def missing(name: str) -> Any:
+    def missing(_: str) -> Any:
         raise ModuleNotFoundError(f"No module named {package!r}", name=f"{package}.inner")
 
     monkeypatch.setattr(lazy.importlib, "import_module", missing)
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == exits.USAGE
     assert result.stderr == (
-        f"offload: this command needs more packages: pip install 'offload[{extra}]' (No module named '{package}')\n"
+        f"offload: this command needs more packages: pip install 'offload[{extra}]'"
+        f" (No module named '{package}')\n"
     )
 
 

@@ -211,7 +211,7 @@ def test_get_writes_a_file_named_like_the_artifact(cli: Cli, client: Client) -> 
     assert result.exit_code == 0
     assert Path("a b?.log").read_bytes() == b"hello"
     assert "sha256 2cf24dba" in result.stderr
-    assert os.listdir() == ["a b?.log"]
+    assert list(Path().iterdir()) == [Path("a b?.log")]
 
 
 @pytest.mark.parametrize("output", ["there/b", "there"])
@@ -231,7 +231,7 @@ def test_get_of_what_is_not_there_exits_with_4(cli: Cli) -> None:
     result = cli("get", "agents/one/none")
     assert result.exit_code == 4
     assert result.stderr == "offload: no such artifact (404 artifact-not-found, request req-1)\n"
-    assert os.listdir() == []
+    assert list(Path().iterdir()) == []
 
 
 def test_get_of_damaged_bytes_exits_with_1_and_writes_nothing(
@@ -240,7 +240,7 @@ def test_get_of_damaged_bytes_exits_with_1_and_writes_nothing(
     client.put("agents/one", "a", b"hello")
     server.troubles = [trouble(corrupt=True)]
     assert cli("get", "agents/one/a").exit_code == 1
-    assert os.listdir() == []
+    assert list(Path().iterdir()) == []
 
 
 def test_history_is_a_table_with_each_fate(cli: Cli, client: Client, server: Any) -> None:
