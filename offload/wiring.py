@@ -43,6 +43,7 @@ from offload.services.ingest import Ingest, Limits
 from offload.services.orphans import Claim, claim_prefix, clean_orphans
 from offload.services.publish import Publisher
 from offload.services.readiness import Readiness
+from offload.services.reads import LastReads
 from offload.services.schema import ServedSchema
 from offload.services.sweep import WATCH, Outcome, erase_artifact, erase_ready, sweep, why_watch_is_stale
 from offload.settings import Settings, load_settings
@@ -96,6 +97,16 @@ def open_cluster(settings: Settings) -> KubernetesCluster:
 def load_policy(settings: Settings) -> Policy:
     """The retention rules in force. Raises `ConfigError`."""
     return load_rules(settings.retention_file) if settings.retention_file else KEEP_FOREVER
+
+
+def check_start(settings: Settings) -> None:
+    """Find out now what would keep a service from starting. Raises `ConfigError` or `UnavailableError`."""
+    load_policy(settings)
+    if settings.auth == "tokens" and settings.tokens_file:
+        TokenFile(settings.tokens_file)
+    open_cluster(settings).close()
+    open_objects(settings).close()
+    open_index(settings).close()
 
 
 def app_of_worker() -> ASGIApp:
@@ -184,9 +195,7 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         browse=browse,
         objects=objects,
         erase=lambda artifact_id, by: erase_artifact(index, artifact_id, by=by),
-        tokens=TokenFile(settings.tokens_file)
-        if settings.auth == "tokens" and settings.tokens_file
-        else None,
+        tokens=tokens,
         look=look,
         public_url=settings.public_url,
         publish_mode=settings.publish,
@@ -239,6 +248,7 @@ def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
     holder = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
     schema = ServedSchema(cluster, caps=caps)
     echoes = Echoes()
+    reads = LastReads()
     publisher = None
     if settings.publish != "off":
         adopter = Adopter(
@@ -255,13 +265,14 @@ def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
             schema,
             adopter,
             echoes,
+            reads,
             holder=holder,
             caps=caps,
             strict=settings.artifacts_strict,
             mode=settings.publish,
             public_url=settings.public_url,
         )
-    follower = Follower(index, cluster, echoes, schema, publisher=publisher)
+    follower = Follower(index, cluster, echoes, reads, schema, publisher=publisher)
     return Controller(
         index,
         schema,

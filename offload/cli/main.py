@@ -29,6 +29,7 @@ COMMANDS = {
     "standin": Listed("offload.cli.standin", "Run the AgentRun stand-in alone.", _SERVER),
     "retention": Listed("offload.cli.retention", "Check retention rules, preview what they end.", _RETENTION),
     "sweep": Listed("offload.cli.sweep", "Carry the retention plan out.", _RETENTION),
+    "orphans": Listed("offload.cli.orphans", "Remove objects that no row names.", _RETENTION),
     "token": Listed("offload.cli.token", "Create access tokens.", _RETENTION),
 }
 

@@ -37,10 +37,11 @@ def plan(paths: list[str], *, name: str | None) -> Plan:
     """
     made = Plan()
     given = [expanded for path in paths for expanded in _expanded(path, made)]
+    if name is not None and given and (len(given) > 1 or Path(given[0]).is_dir()):
+        made.problems.append(ConfigError("--name goes with one file, or with - for standard input"))
+        return made
     for path in given:
         _add(path, name, made)
-    if name is not None and (len(given) != 1 or Path(given[0]).is_dir()):
-        made.problems.insert(0, ConfigError("--name goes with one file, or with - for standard input"))
     return made
 
 

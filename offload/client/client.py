@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from offload.client import downloads, sources
 from offload.client.errors import AnswerError, NameTakenError, SourceChangedError, StrangeAnswerError
 from offload.client.exchange import Exchange, Notice, Token, json_of
-from offload.client.expiry import Expiry, expiry_text, time_text
+from offload.client.expiry import Expiry, expiry_text
 from offload.client.models import Answer, Artifact, Explanation, Run
 from offload.domain.digests import format_digest
 from offload.domain.limits import PAGE_MOST
 from offload.domain.names import check_content_type, check_name, check_type
+from offload.domain.times import format_time
 from offload.errors import InvalidInputError
 
 _Model = TypeVar("_Model", bound=Answer)
@@ -257,7 +258,7 @@ def _quoted(name: str) -> str:
 
 
 def _time(moment: datetime | str | None) -> str | None:
-    return time_text(moment) if isinstance(moment, datetime) else moment
+    return format_time(moment) if isinstance(moment, datetime) else moment
 
 
 def _parsed(model: type[_Model], content: Any) -> _Model:

@@ -90,6 +90,7 @@ class Run(Answer):
     deleted_at: datetime | None = None
     artifacts: ArtifactCounts = ArtifactCounts()
     publish: PublishState = PublishState()
+    history_url: str | None = None
 
 
 class StatusEntry(Answer):
@@ -116,7 +117,7 @@ class LeftOut(Answer):
 class Explanation(Answer):
     """What a run's status shows, and why each of the others is not there."""
 
-    run: Run | RunRef
+    run: RunRef
     status: list[StatusEntry]
     left_out: list[LeftOut] = Field(default_factory=list)
     publish: PublishState = PublishState()

@@ -8,10 +8,13 @@ a newer version that comes in between; two downloads of one target; an artifact 
 import fcntl
 import hashlib
 import io
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from offload.client import (
+    Artifact,
     Client,
     ClientError,
     DamagedDownloadError,
@@ -25,15 +28,16 @@ CONTENT = bytes(range(256)) * 4000
 
 
 @pytest.fixture
-def stored(client):
+def stored(client: Client) -> Artifact:
     return client.put(RUN, "dir/a.bin", CONTENT)
 
 
-def parts(folder):
+def parts(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.endswith(".part")]
 
 
-def test_a_file_is_written_whole(client, stored, tmp_path):
+@pytest.mark.usefixtures("stored")
+def test_a_file_is_written_whole(client: Client, tmp_path: Path) -> None:
     moves = []
     content = client.download(
         RUN, "dir/a.bin", tmp_path / "a.bin", progress=lambda done, total: moves.append((done, total))
@@ -45,20 +49,21 @@ def test_a_file_is_written_whole(client, stored, tmp_path):
     assert parts(tmp_path) == []
 
 
-def test_a_stream_gets_the_bytes(client, stored):
+@pytest.mark.usefixtures("stored")
+def test_a_stream_gets_the_bytes(client: Client) -> None:
     target = io.BytesIO()
     client.download(RUN, "dir/a.bin", target)
     assert target.getvalue() == CONTENT
 
 
-def test_an_older_version_is_fetched_by_its_id(client, stored):
+def test_an_older_version_is_fetched_by_its_id(client: Client, stored: Artifact) -> None:
     client.put(RUN, "dir/a.bin", b"newer")
     target = io.BytesIO()
     client.download(RUN, "dir/a.bin", target, version=stored.id)
     assert target.getvalue() == CONTENT
 
 
-def test_an_empty_artifact_is_an_empty_file(client, tmp_path):
+def test_an_empty_artifact_is_an_empty_file(client: Client, tmp_path: Path) -> None:
     client.put(RUN, "empty", b"")
     client.download(RUN, "empty", tmp_path / "empty")
     assert (tmp_path / "empty").read_bytes() == b""
@@ -66,7 +71,10 @@ def test_an_empty_artifact_is_an_empty_file(client, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["file", "stream"])
-def test_a_cut_connection_is_resumed_where_it_ended(server, client, stored, trouble, tmp_path, to):
+@pytest.mark.usefixtures("stored")
+def test_a_cut_connection_is_resumed_where_it_ended(
+    server: Any, client: Client, trouble: Any, tmp_path: Path, to: str
+) -> None:
     server.troubles = [trouble(cut_after=100_000), trouble(cut_after=200_000)]
     target = tmp_path / "a.bin" if to == "file" else io.BytesIO()
     client.download(RUN, "dir/a.bin", target)
@@ -75,7 +83,8 @@ def test_a_cut_connection_is_resumed_where_it_ended(server, client, stored, trou
     assert [seen.headers.get("range") for seen in server.seen[1:]] == [None, "bytes=100000-", "bytes=300000-"]
 
 
-def test_the_next_call_goes_on_where_the_last_gave_up(server, stored, trouble, tmp_path):
+@pytest.mark.usefixtures("stored")
+def test_the_next_call_goes_on_where_the_last_gave_up(server: Any, trouble: Any, tmp_path: Path) -> None:
     server.troubles = [trouble(cut_after=100_000)]
     with Client(server.url, retry_for=0) as impatient, pytest.raises(OutOfReachError):
         impatient.download(RUN, "dir/a.bin", tmp_path / "a.bin")
@@ -88,7 +97,8 @@ def test_the_next_call_goes_on_where_the_last_gave_up(server, stored, trouble, t
     assert parts(tmp_path) == []
 
 
-def test_wrong_bytes_are_not_written(server, client, stored, trouble, tmp_path):
+@pytest.mark.usefixtures("stored")
+def test_wrong_bytes_are_not_written(server: Any, client: Client, trouble: Any, tmp_path: Path) -> None:
     server.troubles = [trouble(corrupt=True)]
     (tmp_path / "a.bin").write_bytes(b"before")
     with pytest.raises(DamagedDownloadError):
@@ -97,7 +107,9 @@ def test_wrong_bytes_are_not_written(server, client, stored, trouble, tmp_path):
     assert parts(tmp_path) == []
 
 
-def test_a_damaged_part_of_an_earlier_call_is_found_out_and_removed(client, stored, tmp_path):
+def test_a_damaged_part_of_an_earlier_call_is_found_out_and_removed(
+    client: Client, stored: Artifact, tmp_path: Path
+) -> None:
     (tmp_path / f".a.bin.{stored.sha256[:16]}.part").write_bytes(b"not the beginning")
     with pytest.raises(DamagedDownloadError):
         client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
@@ -106,7 +118,8 @@ def test_a_damaged_part_of_an_earlier_call_is_found_out_and_removed(client, stor
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_newer_version_in_between_is_not_mixed_in(server, client, stored, trouble, tmp_path):
+@pytest.mark.usefixtures("stored")
+def test_a_newer_version_in_between_is_not_mixed_in(server: Any, trouble: Any, tmp_path: Path) -> None:
     server.troubles = [trouble(cut_after=100_000)]
     notices = []
 
@@ -115,20 +128,24 @@ def test_a_newer_version_in_between_is_not_mixed_in(server, client, stored, trou
         with Client(server.url) as other:
             other.put(RUN, "dir/a.bin", b"newer")
 
-    with Client(server.url, notice=store_newer) as client, pytest.raises(DamagedDownloadError, match="newer"):
-        client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    with (
+        Client(server.url, notice=store_newer) as watched,
+        pytest.raises(DamagedDownloadError, match="newer"),
+    ):
+        watched.download(RUN, "dir/a.bin", tmp_path / "a.bin")
     assert len(notices) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_busy_server_is_asked_again(server, client, stored, trouble):
+@pytest.mark.usefixtures("stored")
+def test_a_busy_server_is_asked_again(server: Any, client: Client, trouble: Any) -> None:
     server.troubles = [trouble(503), trouble(429)]
     target = io.BytesIO()
     client.download(RUN, "dir/a.bin", target)
     assert target.getvalue() == CONTENT
 
 
-def test_two_downloads_do_not_write_one_part(client, stored, tmp_path):
+def test_two_downloads_do_not_write_one_part(client: Client, stored: Artifact, tmp_path: Path) -> None:
     part = tmp_path / f".a.bin.{stored.sha256[:16]}.part"
     with part.open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -137,14 +154,14 @@ def test_two_downloads_do_not_write_one_part(client, stored, tmp_path):
     assert part.exists()
 
 
-def test_what_is_not_there_is_missing_and_leaves_no_file(client, tmp_path):
+def test_what_is_not_there_is_missing_and_leaves_no_file(client: Client, tmp_path: Path) -> None:
     with pytest.raises(MissingError) as caught:
         client.download(RUN, "none", tmp_path / "none")
     assert caught.value.problem.kind == "artifact-not-found"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_without_a_digest_is_not_trusted(server, client, trouble):
+def test_an_answer_without_a_digest_is_not_trusted(server: Any, client: Client, trouble: Any) -> None:
     server.troubles = [trouble(200)]
     with pytest.raises(StrangeAnswerError):
         client.download(RUN, "a", io.BytesIO())

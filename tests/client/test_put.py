@@ -13,6 +13,8 @@ import socket
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,7 @@ from offload.client import (
     StrangeAnswerError,
     UnauthorizedError,
 )
+from offload.client.transport import Transport
 from offload.domain.digests import format_digest
 from offload.errors import ConfigError, InvalidExpiryError, InvalidInputError, InvalidNameError
 
@@ -36,7 +39,7 @@ NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r
 BIG = bytes(range(256)) * 4096 * 12  # 12 MiB: more than a stream is kept, and than socket buffers hold
 
 
-def test_a_file_arrives_with_what_describes_it(server, client, tmp_path):
+def test_a_file_arrives_with_what_describes_it(server: Any, client: Client, tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"hello")
     artifact = client.put(RUN, "logs/a.log", path, type="log", content_type="text/plain", expires="7d")
@@ -53,7 +56,7 @@ def test_a_file_arrives_with_what_describes_it(server, client, tmp_path):
     assert "expect" not in request.headers
 
 
-def test_fields_that_a_newer_server_adds_are_kept(client):
+def test_fields_that_a_newer_server_adds_are_kept(client: Client) -> None:
     artifact = client.put(RUN, "a", b"x")
     assert artifact.to_json()["addedLater"] == {"newField": 1}
     assert "created" not in artifact.to_json()
@@ -71,7 +74,7 @@ def test_fields_that_a_newer_server_adds_are_kept(client):
         "%2e%2e/x",
     ],
 )
-def test_names_survive_the_address(server, client, name):
+def test_names_survive_the_address(server: Any, client: Client, name: str) -> None:
     artifact = client.put(RUN, name, b"x")
     assert artifact.name == name
     assert set(server.current) == {name}
@@ -80,14 +83,14 @@ def test_names_survive_the_address(server, client, name):
     assert target.getvalue() == b"x"
 
 
-def test_an_empty_file_is_an_artifact(server, client, tmp_path):
+def test_an_empty_file_is_an_artifact(server: Any, client: Client, tmp_path: Path) -> None:
     path = tmp_path / "empty"
     path.touch()
     assert client.put(RUN, "empty", path).size_bytes == 0
     assert server.current == {"empty": b""}
 
 
-def test_the_same_bytes_again_are_the_same_artifact(server, client):
+def test_the_same_bytes_again_are_the_same_artifact(server: Any, client: Client) -> None:
     first = client.put(RUN, "a", b"x")
     second = client.put(RUN, "a", b"x")
     assert first.id == second.id
@@ -95,7 +98,7 @@ def test_the_same_bytes_again_are_the_same_artifact(server, client):
     assert len(server.artifacts) == 1
 
 
-def test_a_large_body_that_is_stored_already_is_not_sent(server, client):
+def test_a_large_body_that_is_stored_already_is_not_sent(server: Any, client: Client) -> None:
     first = client.put(RUN, "big", BIG)
     second = client.put(RUN, "big", BIG)
     assert second.id == first.id
@@ -103,19 +106,19 @@ def test_a_large_body_that_is_stored_already_is_not_sent(server, client):
     assert server.seen[1].body_bytes == 0
 
 
-def test_a_short_stream_is_sent_with_length_and_digest(server, client):
+def test_a_short_stream_is_sent_with_length_and_digest(server: Any, client: Client) -> None:
     client.put(RUN, "a", io.BytesIO(b"piped"))
     assert server.current == {"a": b"piped"}
     assert server.seen[0].headers["content-length"] == "5"
 
 
-def test_a_long_stream_is_sent_in_chunks(server, client):
+def test_a_long_stream_is_sent_in_chunks(server: Any, client: Client) -> None:
     client.put(RUN, "a", io.BytesIO(BIG))
     assert server.current == {"a": BIG}
     assert server.seen[0].headers["transfer-encoding"] == "chunked"
 
 
-def test_progress_ends_at_the_size(client):
+def test_progress_ends_at_the_size(client: Client) -> None:
     moves = []
     client.put(RUN, "a", BIG, progress=lambda sent, total: moves.append((sent, total)))
     assert moves[0] == (0, len(BIG))
@@ -124,14 +127,14 @@ def test_progress_ends_at_the_size(client):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_again(server, client, trouble, status):
+def test_what_may_pass_is_tried_again(server: Any, client: Client, trouble: Any, status: int) -> None:
     server.troubles = [trouble(status), trouble(status)]
     client.put(RUN, "a", b"x")
     assert server.current == {"a": b"x"}
     assert len(server.seen) == 3
 
 
-def test_retry_after_is_honoured(server, trouble):
+def test_retry_after_is_honoured(server: Any, trouble: Any) -> None:
     notices = []
     server.troubles = [trouble(503, headers={"retry-after": "1"})]
     with Client(server.url, notice=notices.append) as client:
@@ -139,7 +142,7 @@ def test_retry_after_is_honoured(server, trouble):
     assert float(notices[0].rpartition("again in ")[2].removesuffix(" s")) >= 1
 
 
-def test_a_longer_wait_than_we_bear_is_an_error_at_once(server, client, trouble):
+def test_a_longer_wait_than_we_bear_is_an_error_at_once(server: Any, client: Client, trouble: Any) -> None:
     server.troubles = [
         trouble(503, headers={"retry-after": "3600"}, problem={"type": "/e/store-unavailable"})
     ]
@@ -164,8 +167,8 @@ def test_a_longer_wait_than_we_bear_is_an_error_at_once(server, client, trouble)
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("source", [b"x", BIG], ids=["small", "big"])
 def test_what_does_not_pass_is_an_error_with_its_problem(
-    server, client, trouble, status, error, early, source
-):
+    server: Any, client: Client, trouble: Any, status: int, error: type[Exception], early: bool, source: bytes
+) -> None:
     problem = {"type": "https://x/errors/some-word", "title": "Some", "detail": "because"}
     server.troubles = [trouble(status, early=early, problem=problem)]
     with pytest.raises(error) as caught:
@@ -177,47 +180,51 @@ def test_what_does_not_pass_is_an_error_with_its_problem(
     assert server.artifacts == []
 
 
-def test_an_early_refusal_of_a_large_body_costs_none_of_it(server, client, trouble):
+def test_an_early_refusal_of_a_large_body_costs_none_of_it(server: Any, client: Client, trouble: Any) -> None:
     server.troubles = [trouble(404, early=True)]
     with pytest.raises(MissingError):
         client.put(RUN, "a", BIG)
     assert server.seen[0].body_bytes == 0
 
 
-def test_a_stream_is_sent_again_after_an_early_refusal(server, client, trouble):
+def test_a_stream_is_sent_again_after_an_early_refusal(server: Any, client: Client, trouble: Any) -> None:
     server.troubles = [trouble(503, early=True)]
     client.put(RUN, "a", io.BytesIO(BIG))
     assert server.current == {"a": BIG}
 
 
-def test_a_stream_that_was_read_past_what_is_kept_is_not_sent_again(server, client, trouble):
+def test_a_stream_that_was_read_past_what_is_kept_is_not_sent_again(
+    server: Any, client: Client, trouble: Any
+) -> None:
     server.troubles = [trouble(503)]
     with pytest.raises(SourceSpentError, match="can't be read again"):
         client.put(RUN, "a", io.BytesIO(BIG))
     assert len(server.seen) == 1
 
 
-def test_a_lost_reply_and_a_retry_give_one_artifact(server, client, trouble):
+def test_a_lost_reply_and_a_retry_give_one_artifact(server: Any, client: Client, trouble: Any) -> None:
     server.troubles = [trouble(lose_reply=True)]
     artifact = client.put(RUN, "a", b"x")
     assert artifact.created is False
     assert len(server.artifacts) == 1
 
 
-def test_only_new_refuses_a_name_that_exists(server, client):
+def test_only_new_refuses_a_name_that_exists(server: Any, client: Client) -> None:
     client.put(RUN, "a", b"x")
     with pytest.raises(NameTakenError):
         client.put(RUN, "a", b"y", only_new=True)
     assert server.current == {"a": b"x"}
 
 
-def test_only_new_knows_its_own_artifact_after_a_lost_reply(server, client, trouble):
+def test_only_new_knows_its_own_artifact_after_a_lost_reply(
+    server: Any, client: Client, trouble: Any
+) -> None:
     server.troubles = [trouble(lose_reply=True)]
     artifact = client.put(RUN, "a[1]", b"x", only_new=True)
     assert str(artifact.id) == server.artifacts[0]["id"]
 
 
-def test_a_server_that_comes_up_late_is_reached():
+def test_a_server_that_comes_up_late_is_reached() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -228,7 +235,7 @@ def test_a_server_that_comes_up_late_is_reached():
     late.__exit__()
 
 
-def test_a_server_that_never_answers_is_out_of_reach():
+def test_a_server_that_never_answers_is_out_of_reach() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -240,7 +247,7 @@ def test_a_server_that_never_answers_is_out_of_reach():
 
 
 @pytest.mark.parametrize("closing", ["at once", "after reading a bit"])
-def test_an_answer_is_heard_from_a_server_that_reads_no_more(closing):
+def test_an_answer_is_heard_from_a_server_that_reads_no_more(closing: str) -> None:
     answer = b'HTTP/1.1 413 Too Large\r\nContent-Length: 28\r\nConnection: close\r\n\r\n{"type":"/e/upload-too-big"}'
 
     def serve(connection: socket.socket) -> None:
@@ -254,7 +261,7 @@ def test_an_answer_is_heard_from_a_server_that_reads_no_more(closing):
     assert caught.value.problem.kind == "upload-too-big"
 
 
-def test_a_server_that_knows_no_expect_gets_the_body_after_a_moment(tmp_path):
+def test_a_server_that_knows_no_expect_gets_the_body_after_a_moment() -> None:
     taken = bytearray()
 
     def serve(connection: socket.socket) -> None:
@@ -274,18 +281,22 @@ def test_a_server_that_knows_no_expect_gets_the_body_after_a_moment(tmp_path):
     assert bytes(taken) == BIG
 
 
-def test_expectation_failed_is_followed_by_the_request_without_it(server, client, trouble):
+def test_expectation_failed_is_followed_by_the_request_without_it(
+    server: Any, client: Client, trouble: Any
+) -> None:
     server.troubles = [trouble(417, early=True)]
     client.put(RUN, "a", BIG)
     assert server.current == {"a": BIG}
     assert "expect" not in server.seen[1].headers
 
 
-def test_a_file_that_shrinks_while_it_is_sent_is_an_error_and_no_artifact(server, client, tmp_path):
+def test_a_file_that_shrinks_while_it_is_sent_is_an_error_and_no_artifact(
+    server: Any, client: Client, tmp_path: Path
+) -> None:
     path = tmp_path / "shrinks"
     path.write_bytes(BIG)
 
-    def shrink(sent: int, total: int | None) -> None:
+    def shrink(sent: int, _: int | None) -> None:
         if sent:
             path.write_bytes(b"")
 
@@ -294,11 +305,13 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error_and_no_artifact(server
     assert server.artifacts == []
 
 
-def test_a_file_that_changes_while_it_is_sent_is_an_error_and_no_artifact(server, client, tmp_path):
+def test_a_file_that_changes_while_it_is_sent_is_an_error_and_no_artifact(
+    server: Any, client: Client, tmp_path: Path
+) -> None:
     path = tmp_path / "changes"
     path.write_bytes(BIG)
 
-    def change(sent: int, total: int | None) -> None:
+    def change(sent: int, _: int | None) -> None:
         if sent == 0:
             with path.open("r+b") as file:
                 file.seek(-1, 2)
@@ -309,11 +322,13 @@ def test_a_file_that_changes_while_it_is_sent_is_an_error_and_no_artifact(server
     assert server.artifacts == []
 
 
-def test_a_log_that_grows_while_it_is_sent_is_stored_as_it_was(server, client, tmp_path):
+def test_a_log_that_grows_while_it_is_sent_is_stored_as_it_was(
+    server: Any, client: Client, tmp_path: Path
+) -> None:
     path = tmp_path / "grows"
     path.write_bytes(b"one\n")
 
-    def grow(sent: int, total: int | None) -> None:
+    def grow(_sent: int, _total: int | None) -> None:
         with path.open("ab") as file:
             file.write(b"more\n")
 
@@ -321,7 +336,7 @@ def test_a_log_that_grows_while_it_is_sent_is_stored_as_it_was(server, client, t
     assert server.current == {"a": b"one\n"}
 
 
-def test_the_token_goes_with_each_request_and_may_rotate(server):
+def test_the_token_goes_with_each_request_and_may_rotate(server: Any) -> None:
     tokens = iter(["first\n", "second"])
     with Client(server.url, lambda: next(tokens)) as client:
         client.put(RUN, "a", b"x")
@@ -329,7 +344,7 @@ def test_the_token_goes_with_each_request_and_may_rotate(server):
     assert [seen.headers["authorization"] for seen in server.seen] == ["Bearer first", "Bearer second"]
 
 
-def test_a_uid_of_another_run_is_refused(client):
+def test_a_uid_of_another_run_is_refused(client: Client) -> None:
     with pytest.raises(AnswerError) as caught:
         client.put(RUN, "a", BIG, uid="another")
     assert caught.value.problem.kind == "run-uid-mismatch"
@@ -344,7 +359,7 @@ def test_a_uid_of_another_run_is_refused(client):
         ("2030-01-01T02:00:00+02:00", "2030-01-01T00:00:00Z"),
     ],
 )
-def test_an_expiry_may_be_a_duration_or_a_time(server, client, expires, sent):
+def test_an_expiry_may_be_a_duration_or_a_time(server: Any, client: Client, expires: Any, sent: str) -> None:
     client.put(RUN, "a", b"x", expires=expires)
     assert server.seen[0].query["expires"] == sent
 
@@ -363,31 +378,33 @@ def test_an_expiry_may_be_a_duration_or_a_time(server, client, expires, sent):
         ({"source": 7}, InvalidInputError),
     ],
 )
-def test_what_breaks_a_rule_is_refused_before_anything_is_sent(server, client, arguments, error):
+def test_what_breaks_a_rule_is_refused_before_anything_is_sent(
+    server: Any, client: Client, arguments: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         client.put(**{"run": RUN, "name": "a", "source": b"x", **arguments})
     assert server.seen == []
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host", "http://"])
-def test_an_address_that_is_none_is_refused(url):
+def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigError):
         Client(url)
 
 
-def test_an_answer_that_is_not_ours_is_told_from_one(server, client, trouble):
+def test_an_answer_that_is_not_ours_is_told_from_one(server: Any, client: Client, trouble: Any) -> None:
     server.troubles = [trouble(200, problem={"items": 1})]
     with pytest.raises(StrangeAnswerError, match="Artifact"):
         client.put(RUN, "a", b"x")
 
 
-def test_a_redirect_is_not_followed_with_a_body(server, client, trouble):
+def test_a_redirect_is_not_followed_with_a_body(server: Any, client: Client, trouble: Any) -> None:
     server.troubles = [trouble(308, headers={"location": "https://other/"})]
     with pytest.raises(StrangeAnswerError, match="https://other/"):
         client.put(RUN, "a", b"x")
 
 
-def test_a_connection_that_the_server_closed_meanwhile_does_no_harm(server, client):
+def test_a_connection_that_the_server_closed_meanwhile_does_no_harm(server: Any, client: Client) -> None:
     for number in range(3):
         client.put(RUN, f"a{number}", b"x")
         client._exchange._http._transport._pool._connections[

@@ -11,7 +11,7 @@ import pytest
 from offload.client.retries import LONGEST_DELAY, Patience, retry_after
 
 
-def test_waits_grow_to_a_ceiling():
+def test_waits_grow_to_a_ceiling() -> None:
     patience = Patience(total=1000)
     waits = [patience.delay(now=0, asked=None) for _ in range(12)]
     assert 0.125 <= waits[0] <= 0.25
@@ -19,18 +19,18 @@ def test_waits_grow_to_a_ceiling():
     assert min(waits[-3:]) >= LONGEST_DELAY / 2
 
 
-def test_no_attempt_begins_after_the_limit():
+def test_no_attempt_begins_after_the_limit() -> None:
     patience = Patience(total=10)
     assert patience.delay(now=100, asked=None) is not None
     assert patience.delay(now=109, asked=None) is not None
     assert patience.delay(now=110, asked=None) is None
 
 
-def test_no_patience_means_no_second_attempt():
+def test_no_patience_means_no_second_attempt() -> None:
     assert Patience(total=0).delay(now=0, asked=None) is None
 
 
-def test_a_wait_that_is_asked_for_is_never_shortened():
+def test_a_wait_that_is_asked_for_is_never_shortened() -> None:
     assert Patience(total=100).delay(now=0, asked=30) >= 30
     assert Patience(total=10).delay(now=0, asked=30) is None
 
@@ -47,5 +47,5 @@ def test_a_wait_that_is_asked_for_is_never_shortened():
         (None, None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(value, seconds):
+def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after(value, now=datetime(2026, 1, 1, tzinfo=UTC)) == seconds

@@ -8,7 +8,10 @@ import ipaddress
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,7 +28,7 @@ PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 @pytest.fixture
-def environment(monkeypatch):
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -35,7 +38,7 @@ def environment(monkeypatch):
 class TlsServer:
     """Refuses one upload over TLS after its headers, and counts what came of its body."""
 
-    def __init__(self, certificate) -> None:
+    def __init__(self, certificate: Path) -> None:
         self.taken = 0
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate)
@@ -62,7 +65,7 @@ class TlsServer:
 
 
 @pytest.fixture
-def authority(tmp_path):
+def authority(tmp_path: Path) -> Path:
     """A self-signed certificate for 127.0.0.1, its key in the same file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "offload test")])
@@ -87,7 +90,7 @@ def authority(tmp_path):
 
 
 @pytest.fixture
-def tls_server(authority):
+def tls_server(authority: Path) -> Iterator[TlsServer]:
     server = TlsServer(authority)
     yield server
     server.close()
@@ -107,34 +110,39 @@ def tls_server(authority):
         ("http://localhost", {"all_proxy": "http://p:3128"}, None),
     ],
 )
-def test_the_environment_chooses_the_proxy(environment, url, variables, proxy):
+def test_the_environment_chooses_the_proxy(
+    environment: pytest.MonkeyPatch, url: str, variables: dict[str, str], proxy: str | None
+) -> None:
     for name, value in variables.items():
         environment.setenv(name, value)
     chosen = _proxy_for(httpx.URL(url))
     assert (str(chosen.url) if chosen else None) == proxy
 
 
-def test_a_proxy_that_is_not_http_is_refused_by_name(environment):
+def test_a_proxy_that_is_not_http_is_refused_by_name(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("all_proxy", "socks5://p:1080")
     with pytest.raises(ConfigError, match="socks5://p:1080"):
         Client("http://offload.agents")
 
 
-def test_requests_go_through_the_proxy(environment, server):
+def test_requests_go_through_the_proxy(environment: pytest.MonkeyPatch, server: Any) -> None:
     environment.setenv("http_proxy", server.url)
     with Client("http://offload.agents") as client:
         client.put("agents/one", "a", bytes(2_000_000))
     assert server.seen[0].headers["host"] == "offload.agents"
 
 
-def test_an_early_answer_is_heard_over_tls(environment, tls_server, authority):
+def test_an_early_answer_is_heard_over_tls(
+    environment: pytest.MonkeyPatch, tls_server: TlsServer, authority: Path
+) -> None:
     environment.setenv("SSL_CERT_FILE", str(authority))
     with Client(tls_server.url) as client, pytest.raises(MissingError):
         client.put("agents/one", "a", bytes(20_000_000))
     assert tls_server.taken < 1_000_000
 
 
-def test_a_certificate_that_is_not_trusted_is_not_tried_again(environment, tls_server):
+@pytest.mark.usefixtures("environment")
+def test_a_certificate_that_is_not_trusted_is_not_tried_again(tls_server: TlsServer) -> None:
     notices = []
     with (
         Client(tls_server.url, notice=notices.append) as client,

@@ -1,0 +1,71 @@
+"""uvicorn, as every command runs it."""
+
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+
+from offload.errors import ConfigError
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than usual proxies keep theirs, so that it is they who close."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `ConfigError` where the address cannot be bound."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    # uvloop and asyncio set this only on sockets that name their protocol.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.set_inheritable(True)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """The URL that reaches `listener`."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def config(app: Any, *, grace_seconds: float, workers: int = 1) -> uvicorn.Config:
+    """How uvicorn serves `app`, or the application that the import string `app` makes."""
+    return uvicorn.Config(
+        app,
+        factory=isinstance(app, str),
+        workers=workers,
+        http="httptools",
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(grace_seconds)),
+    )
+
+
+def run(configured: uvicorn.Config, listener: socket.socket, *, started: Callable[[], None]) -> bool:
+    """Serve until SIGTERM or Ctrl-C; whether it ever served. `started` is called once it does."""
+    # uvicorn raises the signal again once it has shut down in order: then let this process end in order too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = _Server(configured, started)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    return server.started
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, configured: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(configured)
+        self._tell_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._tell_started()

@@ -1,0 +1,52 @@
+"""`offload orphans`: remove objects that no row names."""
+
+from typing import Annotated
+
+import typer
+
+from offload import wiring
+from offload.cli import exits
+from offload.domain.quantities import format_size
+from offload.services.orphans import Claim, claim_prefix, clean_orphans
+from offload.settings import load_settings
+
+
+def command(
+    *,
+    claim: Annotated[
+        bool,
+        typer.Option("--claim", help="Say that everything under the prefix is this index's own, then stop."),
+    ] = False,
+    beyond_guard: Annotated[
+        bool, typer.Option("--beyond-guard", help="Remove also where implausibly many would go.")
+    ] = False,
+) -> None:
+    """Remove objects and open uploads that are older than OFFLOAD_ORPHAN_GRACE and that no row names.
+
+    The controller does this once per grace. Exit code 3: implausibly many would go; look before you say
+    --beyond-guard.
+    """
+    settings = load_settings()
+    index, objects = wiring.open_index(settings), wiring.open_objects(settings)
+    try:
+        claimed = claim_prefix(index, objects, prefix=settings.s3_prefix, anyway=claim)
+        if claim:
+            typer.echo(f"the prefix {settings.s3_prefix!r} is {claimed}")
+            return
+        report = clean_orphans(
+            index,
+            objects,
+            prefix=settings.s3_prefix,
+            grace=settings.orphan_grace,
+            beyond_guard=beyond_guard,
+        )
+    finally:
+        objects.close()
+        index.close()
+    typer.echo(
+        f"{report.seen} objects seen, {report.found} orphans ({format_size(report.found_bytes)}), "
+        f"{report.removed} removed, {report.aborted_uploads} open uploads aborted"
+    )
+    if report.stopped_because:
+        typer.echo(f"stopped: {report.stopped_because}")
+        raise typer.Exit(exits.WAITS if claimed is Claim.OURS else exits.FAILED)

@@ -1,0 +1,101 @@
+"""What `offload put` sends, and under which names.
+
+Cases: files, folders with nested files, `.` and links as folders; patterns, of which the shell knows nothing;
+links to files, to nothing, and back up; special files; equal names; names that break a rule; standard input.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from offload.cli.naming import Plan, plan
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    work = tmp_path / "work"
+    (work / "out" / "sub").mkdir(parents=True)
+    for name in ("a.log", "b.log", "out/x", "out/sub/y", "out/.hidden"):
+        (work / name).touch()
+    monkeypatch.chdir(work)
+    return work
+
+
+def names(made: Plan) -> list[str]:
+    assert made.problems == []
+    return [item.name for item in made.items]
+
+
+def test_a_file_is_named_by_its_base_name() -> None:
+    assert names(plan(["a.log", "out/sub/y"], name=None)) == ["a.log", "y"]
+
+
+def test_one_file_may_be_given_a_name() -> None:
+    assert names(plan(["out/sub/y"], name="logs/y.txt")) == ["logs/y.txt"]
+
+
+@pytest.mark.parametrize("path", ["out", "out/", "./out", "out/sub/.."])
+def test_files_of_a_folder_are_named_below_its_base_name(path: str) -> None:
+    assert names(plan([path], name=None)) == ["out/.hidden", "out/sub/y", "out/x"]
+
+
+def test_the_current_folder_is_named_too() -> None:
+    assert "work/out/sub/y" in names(plan(["."], name=None))
+
+
+def test_a_link_to_a_folder_is_named_as_the_link() -> None:
+    Path("link").symlink_to("out/sub")
+    assert names(plan(["link"], name=None)) == ["link/y"]
+
+
+def test_patterns_are_expanded_in_order() -> None:
+    assert names(plan(["*.log"], name=None)) == ["a.log", "b.log"]
+    assert names(plan(["**/y"], name=None)) == ["y"]
+    assert names(plan(["o*"], name=None)) == ["out/.hidden", "out/sub/y", "out/x"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file() -> None:
+    Path("[1]*").touch()
+    assert names(plan(["[1]*"], name=None)) == ["[1]*"]
+
+
+def test_links_to_files_are_followed_and_loops_are_not() -> None:
+    Path("out/link").symlink_to("../a.log")
+    Path("out/sub/loop").symlink_to("..")
+    Path("out/self").symlink_to(".")
+    made = plan(["out"], name=None)
+    assert names(made) == ["out/.hidden", "out/link", "out/sub/y", "out/x"]
+    assert len(made.passed_over) == 2
+
+
+def test_links_to_nothing_and_special_files_are_passed_over_and_said() -> None:
+    Path("out/broken").symlink_to("nowhere")
+    os.mkfifo("out/pipe")
+    made = plan(["out"], name=None)
+    assert "out/broken" not in names(made)
+    assert [line.partition(": ")[2] for line in made.passed_over] == ["a link to nothing", "no file"]
+
+
+def test_a_folder_without_files_is_said() -> None:
+    Path("empty").mkdir()
+    made = plan(["empty"], name=None)
+    assert names(made) == []
+    assert made.passed_over == ["empty: no files in it"]
+
+
+@pytest.mark.parametrize("paths", [["a.log", "a.log"], ["a.log", "out/../a.log"], ["out", "./out"]])
+def test_equal_names_are_a_problem(paths: list[str]) -> None:
+    assert "would both be named" in str(plan(paths, name=None).problems[0])
+
+
+def test_a_name_that_is_no_utf8_is_a_problem(folder: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(folder / "out") + b"/\xff"))).touch()
+    assert "must be UTF-8" in str(plan(["out"], name=None).problems[0])
+
+
+def test_standard_input_is_named_by_the_option() -> None:
+    made = plan(["-"], name="all.txt")
+    assert names(made) == ["all.txt"]
+    assert made.items[0].path is None
+    assert "needs --name" in str(plan(["-"], name=None).problems[0])
