@@ -78,7 +78,7 @@ def controlling(room: Room, cluster: Any, **values: Any) -> Iterator[Controller]
     schema = ServedSchema(cluster, caps=Caps())
     room.schema = schema
     publisher = room.publisher(cluster=cluster, between=timedelta(seconds=1), **values)
-    follower = Follower(room.index, cluster, room.echoes, room.reads, schema, publisher=publisher)
+    follower = Follower(room.index, cluster, room.echoes, schema, publisher=publisher)
     controller = Controller(room.index, schema, follower, publisher, holder=HOLDER, workers=4)
     controller.start()
     try:
