@@ -16,7 +16,7 @@ USAGE = 2
 """The command line, the environment or the installation is not usable; nothing was attempted."""
 
 WAITS = 3
-"""A sweep parked itself and waits for a person's confirmation."""
+"""A sweep or the orphan cleaner would remove implausibly much, and waits for a person."""
 
 NOT_FOUND = 4
 """There is no such run or artifact, or its bytes are gone."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 EXTRAS = {
@@ -63,15 +63,9 @@ class LazyGroup(TyperGroup):
             with formatter.section(section):
                 formatter.write_dl(rows)
 
-    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        from typer.completion import CompletionItem  # type: ignore[attr-defined]  # noqa: PLC0415
-
-        names = [
-            CompletionItem(name, help=entry.summary)
-            for name, entry in self.listed.items()
-            if name.startswith(incomplete)
-        ]
-        return [*names, *super(TyperGroup, self).shell_complete(ctx, incomplete)]
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self.commands = {name: TyperCommand(name, short_help=e.summary) for name, e in self.listed.items()}
+        return super().shell_complete(ctx, incomplete)
 
 
 class _Imported(MutableMapping[str, Any]):

@@ -127,4 +127,5 @@ def _bars() -> "Progress":
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=False,  # results that are piped on stay on standard output
     )

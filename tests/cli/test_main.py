@@ -23,7 +23,17 @@ from offload.cli import exits, lazy
 from offload.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"boto3", "botocore", "kubernetes", "sqlalchemy", "fastapi", "starlette", "alembic", "uvicorn", "moto"}
+HEAVY = {
+    "boto3",
+    "botocore",
+    "kubernetes",
+    "sqlalchemy",
+    "fastapi",
+    "starlette",
+    "alembic",
+    "uvicorn",
+    "moto",
+}
 START_SECONDS = 0.3
 
 
@@ -73,18 +83,21 @@ def test_it_starts_quickly(arguments: list[str]) -> None:
     assert min(took) < START_SECONDS
 
 
-@pytest.mark.parametrize(("package", "extra"), [("uvicorn", "server"), ("moto", "local"), ("jsonschema", "standin")])
+@pytest.mark.parametrize(
+    ("package", "extra"), [("uvicorn", "server"), ("moto", "local"), ("jsonschema", "standin")]
+)
 def test_a_missing_package_is_named_with_what_brings_it(
     monkeypatch: pytest.MonkeyPatch, package: str, extra: str
 ) -> None:
-    def missing(name: str) -> Any:
+    def missing(_: str) -> Any:
         raise ModuleNotFoundError(f"No module named {package!r}", name=f"{package}.inner")
 
     monkeypatch.setattr(lazy.importlib, "import_module", missing)
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == exits.USAGE
     assert result.stderr == (
-        f"offload: this command needs more packages: pip install 'offload[{extra}]' (No module named '{package}')\n"
+        f"offload: this command needs more packages: pip install 'offload[{extra}]'"
+        f" (No module named '{package}')\n"
     )
 
 
@@ -118,7 +131,14 @@ def test_every_option_of_the_client_is_documented(name: str) -> None:
 
 def test_exit_codes_are_documented() -> None:
     text = (ROOT / "docs/cli.md").read_text()
-    for code in (exits.FAILED, exits.USAGE, exits.WAITS, exits.NOT_FOUND, exits.OUT_OF_REACH, exits.INTERRUPTED):
+    for code in (
+        exits.FAILED,
+        exits.USAGE,
+        exits.WAITS,
+        exits.NOT_FOUND,
+        exits.OUT_OF_REACH,
+        exits.INTERRUPTED,
+    ):
         assert f"\n| {code} |" in text
 
 

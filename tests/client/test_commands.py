@@ -144,9 +144,7 @@ def test_nothing_more_is_tried_once_the_server_is_out_of_reach(cli: Cli, server:
 @pytest.mark.parametrize(
     "arguments", [["a"], ["none"], ["a", "--run", "nonsense"], ["a", "--url", "nonsense"], ["a", "none"]]
 )
-def test_best_effort_never_fails_the_run(
-    cli: Cli, server: Any, trouble: Any, arguments: list[str]
-) -> None:
+def test_best_effort_never_fails_the_run(cli: Cli, server: Any, trouble: Any, arguments: list[str]) -> None:
     Path("a").write_text("x")
     server.troubles = [trouble(503)]
     result = cli("put", *arguments, "--best-effort", "--retry-for", "0s")
@@ -180,7 +178,10 @@ def test_the_token_comes_from_the_environment_or_a_file(
     cli("history")
     monkeypatch.setenv("OFFLOAD_TOKEN", "from-environment")
     cli("history")
-    assert [seen.headers["authorization"] for seen in server.seen] == ["Bearer from-file", "Bearer from-environment"]
+    assert [seen.headers["authorization"] for seen in server.seen] == [
+        "Bearer from-file",
+        "Bearer from-environment",
+    ]
 
 
 def test_a_token_file_that_is_not_there_is_one_clear_line(cli: Cli) -> None:
@@ -210,7 +211,7 @@ def test_get_writes_a_file_named_like_the_artifact(cli: Cli, client: Client) -> 
     assert result.exit_code == 0
     assert Path("a b?.log").read_bytes() == b"hello"
     assert "sha256 2cf24dba" in result.stderr
-    assert os.listdir() == ["a b?.log"]
+    assert list(Path().iterdir()) == [Path("a b?.log")]
 
 
 @pytest.mark.parametrize("output", ["there/b", "there"])
@@ -230,20 +231,27 @@ def test_get_of_what_is_not_there_exits_with_4(cli: Cli) -> None:
     result = cli("get", "agents/one/none")
     assert result.exit_code == 4
     assert result.stderr == "offload: no such artifact (404 artifact-not-found, request req-1)\n"
-    assert os.listdir() == []
+    assert list(Path().iterdir()) == []
 
 
-def test_get_of_damaged_bytes_exits_with_1_and_writes_nothing(cli: Cli, client: Client, server: Any, trouble: Any) -> None:
+def test_get_of_damaged_bytes_exits_with_1_and_writes_nothing(
+    cli: Cli, client: Client, server: Any, trouble: Any
+) -> None:
     client.put("agents/one", "a", b"hello")
     server.troubles = [trouble(corrupt=True)]
     assert cli("get", "agents/one/a").exit_code == 1
-    assert os.listdir() == []
+    assert list(Path().iterdir()) == []
 
 
 def test_history_is_a_table_with_each_fate(cli: Cli, client: Client, server: Any) -> None:
     client.put("agents/one", "a.log", b"x" * 2048)
     client.put("agents/one", "b.log", b"y")
-    server.artifacts[0] |= {"state": "expired", "endedAt": "2026-02-01T00:00:00Z", "endedBy": "rule:logs", "current": False}
+    server.artifacts[0] |= {
+        "state": "expired",
+        "endedAt": "2026-02-01T00:00:00Z",
+        "endedBy": "rule:logs",
+        "current": False,
+    }
     lines = cli("history", "agents/one").stdout.splitlines()
     assert lines[0].split() == ["CREATED", "NAME", "TYPE", "SIZE", "CURRENT", "FATE", "EXPIRES", "ID"]
     assert "b.log" in lines[1]
@@ -253,7 +261,13 @@ def test_history_is_a_table_with_each_fate(cli: Cli, client: Client, server: Any
 
 def test_history_passes_its_filters_on(cli: Cli, server: Any) -> None:
     cli("history", "--type", "log", "--name", "*.log", "--state", "lost", "--order", "oldest", "--limit", "3")
-    assert server.seen[0].query == {"type": "log", "name": "*.log", "state": "lost", "order": "oldest", "limit": "3"}
+    assert server.seen[0].query == {
+        "type": "log",
+        "name": "*.log",
+        "state": "lost",
+        "order": "oldest",
+        "limit": "3",
+    }
 
 
 def test_history_for_programs_is_a_line_each(cli: Cli, client: Client) -> None:
@@ -294,17 +308,24 @@ def test_ctrl_c_ends_put_at_once_and_leaves_no_file(server: Any, tmp_path: Path)
     for number in range(6):
         (files / str(number)).write_bytes(bytes(30_000_000))
     server.pace = lambda: time.sleep(0.05)
-    environment = {**os.environ, "OFFLOAD_URL": server.url, "OFFLOAD_RUN": "agents/one", "TMPDIR": str(temporary)}
+    environment = {
+        **os.environ,
+        "OFFLOAD_URL": server.url,
+        "OFFLOAD_RUN": "agents/one",
+        "TMPDIR": str(temporary),
+    }
     command = [sys.executable, "-m", "offload.cli.main", "put", str(files)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
     while not any(seen.body_bytes for seen in list(server.seen)):
         assert process.poll() is None
         time.sleep(0.01)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
-    assert process.returncode == 130
     assert errors == b"offload: interrupted\n"
+    assert process.returncode == 130
     assert time.monotonic() - began < 5
     assert list(temporary.iterdir()) == []
     assert len(list(files.iterdir())) == 6

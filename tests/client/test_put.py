@@ -248,7 +248,8 @@ def test_a_server_that_never_answers_is_out_of_reach() -> None:
 
 @pytest.mark.parametrize("closing", ["at once", "after reading a bit"])
 def test_an_answer_is_heard_from_a_server_that_reads_no_more(closing: str) -> None:
-    answer = b'HTTP/1.1 413 Too Large\r\nContent-Length: 28\r\nConnection: close\r\n\r\n{"type":"/e/upload-too-big"}'
+    head = b"HTTP/1.1 413 Too Large\r\nContent-Length: 28\r\nConnection: close\r\n\r\n"
+    answer = head + b'{"type":"/e/upload-too-big"}'
 
     def serve(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -407,9 +408,7 @@ def test_a_redirect_is_not_followed_with_a_body(server: Any, client: Client, tro
 def test_a_connection_that_the_server_closed_meanwhile_does_no_harm(server: Any, client: Client) -> None:
     for number in range(3):
         client.put(RUN, f"a{number}", b"x")
-        client._exchange._http._transport._pool._connections[
-            0
-        ]._connection._network_stream._stream._sock.shutdown(socket.SHUT_RDWR)
+        _end_connections(client)
     assert len(server.current) == 3
 
 
@@ -433,3 +432,11 @@ class _raw_server:  # noqa: N801 - reads as the context manager that it is
         connection, _ = self._listener.accept()
         with connection:
             self._serve(connection)
+
+
+def _end_connections(client: Client) -> None:
+    """Shut every idle connection down, as a server does that has waited long enough."""
+    transport = client._exchange._http._transport
+    assert isinstance(transport, Transport)
+    for connection in transport._pool.connections:
+        connection._connection._network_stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
