@@ -160,7 +160,7 @@ class Adopter:
                 size_bytes=len(data),
                 sha256=hashlib.sha256(data).digest(),
                 location=location,
-                completed_at=datetime.now(UTC),
+                stored_since=datetime.now(UTC),
                 origin=f"status:{origin}",
             )
         )
