@@ -42,7 +42,7 @@ class NewArtifact:
     sha256: bytes
     location: Location
     stored_since: datetime
-    """The store's date of the object is not before this; a row is refused past half the orphan grace after it.
+    """The store dates the object no earlier; its row is refused past half the orphan grace after this.
 
     S3 dates an object by the start of its multipart upload (S3 documentation, "Multipart upload process").
     """
