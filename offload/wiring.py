@@ -43,7 +43,6 @@ from offload.services.ingest import Ingest, Limits
 from offload.services.orphans import Claim, claim_prefix, clean_orphans
 from offload.services.publish import Publisher
 from offload.services.readiness import Readiness
-from offload.services.reads import LastReads
 from offload.services.schema import ServedSchema
 from offload.services.sweep import WATCH, Outcome, erase_artifact, erase_ready, sweep, why_watch_is_stale
 from offload.settings import Settings, load_settings
@@ -248,7 +247,6 @@ def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
     holder = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
     schema = ServedSchema(cluster, caps=caps)
     echoes = Echoes()
-    reads = LastReads()
     publisher = None
     if settings.publish != "off":
         adopter = Adopter(
@@ -265,14 +263,13 @@ def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
             schema,
             adopter,
             echoes,
-            reads,
             holder=holder,
             caps=caps,
             strict=settings.artifacts_strict,
             mode=settings.publish,
             public_url=settings.public_url,
         )
-    follower = Follower(index, cluster, echoes, reads, schema, publisher=publisher)
+    follower = Follower(index, cluster, echoes, schema, publisher=publisher)
     return Controller(
         index,
         schema,

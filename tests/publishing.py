@@ -30,7 +30,6 @@ from offload.services.adopt import Adopter
 from offload.services.echoes import Echoes
 from offload.services.follow import Follower
 from offload.services.publish import Outcome, Publisher
-from offload.services.reads import LastReads
 from offload.services.schema import ServedSchema
 
 NAMESPACE = "agents"
@@ -66,7 +65,7 @@ class Room:
         self.cluster = KubernetesCluster.from_config(standin.kubeconfig, requests_per_second=5000)
         self.api = httpx.Client(base_url=standin.url)
         self.objects = MemoryObjects()
-        self.echoes, self.reads = Echoes(), LastReads()
+        self.echoes = Echoes()
         self.schema = ServedSchema(self.cluster, caps=Caps())
 
     def adopter(self) -> Adopter:
@@ -89,13 +88,12 @@ class Room:
             self.schema,
             self.adopter(),
             self.echoes,
-            self.reads,
             **{**settings, **values},
         )
 
     def follower(self, **values: Any) -> Follower:
         values = {"publisher": self.publisher(), **values}
-        return Follower(self.index, self.cluster, self.echoes, self.reads, self.schema, **values)
+        return Follower(self.index, self.cluster, self.echoes, self.schema, **values)
 
     def create(self, name: str = "", *, observe: bool = True) -> AgentRun:
         name = name or f"run-{next(_names)}"
@@ -150,7 +148,7 @@ class Room:
             "location": Location(
                 "bucket", f"offload/{seen.namespace}/{seen.name}/{seen.uid}/{artifact_id}/{name}"
             ),
-            "completed_at": datetime.now(UTC),
+            "stored_since": datetime.now(UTC),
         }
         return self.recorder.record_blocking(NewArtifact(**{**fields, **changes})).artifact
 

@@ -143,8 +143,10 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
         conditions.set(TRUNCATED, "False", ALL_LISTED, "every current artifact is listed")
     if strict:
         excess = _excess(history, status, choice, cap=cap, total=total)
-        if excess:
+        # A verdict says why it was given, not what is the case now.
+        if excess and conditions.status(OVER_LIMIT) != "True":
             conditions.set(OVER_LIMIT, "True", excess, _summary(len(choice.entries), total, history))
+        if excess:
             desired |= _verdict(status, schema, now)
     if schema.keeps("conditions") and conditions.hold_ours:
         desired["conditions"] = conditions.items
@@ -290,6 +292,9 @@ class _Conditions:
 
     def __contains__(self, type_: str) -> bool:
         return type_ in self._places
+
+    def status(self, type_: str) -> str | None:
+        return self.items[self._places[type_]].get("status") if type_ in self else None
 
     @property
     def hold_ours(self) -> bool:

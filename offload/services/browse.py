@@ -31,7 +31,7 @@ from offload.index import Index, artifacts, identity, runs
 from offload.objects.interface import Objects
 from offload.services.adopt import sort_entries
 from offload.services.incarnations import Incarnations
-from offload.services.publish import preview
+from offload.services.preview import preview
 from offload.services.schema import ServedSchema
 
 Order = Literal["newest", "oldest"]

@@ -1,4 +1,4 @@
-"""What we last knew of our part of each status, so that the watch tells our own writes from others'."""
+"""What this process last knew of each status, from the watch and from the answers to its own writes."""
 
 import hashlib
 import threading
@@ -6,15 +6,18 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from offload.cluster.interface import AgentRun
 from offload.domain.pointers import compact
 from offload.domain.projection import OUR_CONDITIONS, OVER_LIMIT
-from offload.services.reads import version_of
+from offload.services.reads import LastReads, version_of
 
 _MOST = 50_000
 
 
 class Echoes:
-    """One digest a run, of the runs last in use.
+    """Tells our own writes from others', and keeps the runs last seen; threads share it.
+
+    One digest a run, of the runs last in use.
 
     A run that fell out, or was written by another replica, is unknown.
     """
@@ -22,6 +25,7 @@ class Echoes:
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
         self._lock = threading.Lock()
+        self._reads = LastReads()
         self._known: OrderedDict[str, tuple[bytes, int]] = OrderedDict()
 
     def remember(self, uid: str, status: Mapping[str, Any], resource_version: str) -> None:
@@ -45,12 +49,22 @@ class Echoes:
         digest, version = known
         return version_of(resource_version) < version or _digest(status) == digest
 
+    def keep(self, run: AgentRun) -> None:
+        """Keep a run as the watch or an answer showed it, unless a newer version is kept."""
+        self._reads.keep(run)
+
+    def last_seen(self, uid: str) -> AgentRun | None:
+        """The run as last seen, or None; only the API server knows whether it still is so."""
+        return self._reads.get(uid)
+
     def clear(self) -> None:
         """Nothing is known any more: what status should be has changed for all."""
         with self._lock:
             self._known.clear()
 
     def forget(self, uid: str) -> None:
+        """Nothing is known of the run."""
+        self._reads.forget(uid)
         with self._lock:
             self._known.pop(uid, None)
 

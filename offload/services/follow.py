@@ -17,7 +17,6 @@ from offload.errors import IndexUnavailableError, OffloadError
 from offload.index import Index, Transaction, clock, publishing, runs
 from offload.services.echoes import Echoes
 from offload.services.publish import Publisher
-from offload.services.reads import LastReads
 from offload.services.schema import ServedSchema
 
 BATCH = 250
@@ -42,7 +41,6 @@ class Follower:
         index: Index,
         cluster: Cluster,
         echoes: Echoes,
-        reads: LastReads,
         schema: ServedSchema,
         *,
         publisher: Publisher | None,
@@ -50,7 +48,7 @@ class Follower:
     ) -> None:
         """With a `publisher`, runs whose status is not as it should be are marked for publishing."""
         self._index, self._cluster, self._echoes, self._schema = index, cluster, echoes, schema
-        self._reads, self._publisher, self._monotonic = reads, publisher, monotonic
+        self._publisher, self._monotonic = publisher, monotonic
         self._repairs = Repairs()
         self._fresh_at: float | None = None
 
@@ -115,7 +113,6 @@ class Follower:
             case Deleted(agent_run):
                 runs.mark_deleted(tx, agent_run.seen.uid)
                 self._echoes.forget(agent_run.seen.uid)
-                self._reads.forget(agent_run.seen.uid)
                 self._repairs.forget(agent_run.seen.uid)
             case Listed(namespace, uids, began):
                 ran = UNKNOWN_LIST_SECONDS if began is None else self._monotonic() - began
@@ -132,7 +129,7 @@ class Follower:
             log.warning("follow.large_status", run=run.uid, namespace=run.namespace, name=run.name)
         if not self._publisher or run.deleted_at:
             return
-        self._reads.keep(agent_run)
+        self._echoes.keep(agent_run)
         if self._echoes.matches(run.uid, status, version):
             self._repairs.forget_pending(run.uid)
             return

@@ -16,10 +16,9 @@ import structlog
 
 from offload import metrics
 from offload.cluster.interface import AgentRun, Cluster
-from offload.domain.artifact import Artifact, State
-from offload.domain.limits import PAGE_MOST
-from offload.domain.pointers import StatusSchema, compact, fingerprint, pointer
-from offload.domain.projection import Caps, Foreign, History, Projection, effective_cap, finished_at, project
+from offload.domain.artifact import State
+from offload.domain.pointers import StatusSchema, compact, fingerprint
+from offload.domain.projection import Caps, Foreign, Projection, project
 from offload.domain.run import Run
 from offload.errors import (
     AgentRunGoneError,
@@ -33,11 +32,11 @@ from offload.errors import (
     StatusRefusedError,
     UnavailableError,
 )
-from offload.index import Index, Transaction, artifacts, clock, externals, publishing, runs
+from offload.index import Index, externals, publishing, runs
 from offload.index.externals import External
-from offload.services.adopt import Adopter, Sorted, needs_adopting, sort_entries
+from offload.services.adopt import Adopter, needs_adopting
 from offload.services.echoes import Echoes
-from offload.services.reads import LastReads
+from offload.services.preview import Loaded, history_hint, load, pointing
 from offload.services.schema import ServedSchema
 
 Mode = Literal["on", "observe", "off"]
@@ -64,27 +63,6 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """What the index knows of a run and its status, in one look."""
-
-    run: Run
-    artifacts: Sequence[Artifact]
-    externals: Sequence[External]
-    sorted: Sorted
-    entries_at_finish: int | None
-
-    def history(self, foreign: Sequence[Foreign], hint: str) -> History:
-        return History(
-            artifacts=self.artifacts,
-            foreign=foreign,
-            current_count=self.run.current_count,
-            stored_bytes=self.run.stored_bytes,
-            entries_at_finish=self.entries_at_finish,
-            hint=hint,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class _NotKept:
     """A patch that the API server accepted and did not keep."""
 
@@ -95,14 +73,13 @@ class _NotKept:
 class Publisher:
     """Publishes runs that were claimed; threads share it."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - parts and values, each once
+    def __init__(  # noqa: PLR0913 - parts and values, each once
         self,
         index: Index,
         cluster: Cluster,
         schema: ServedSchema,
         adopter: Adopter,
         echoes: Echoes,
-        reads: LastReads,
         *,
         holder: str,
         caps: Caps,
@@ -117,7 +94,7 @@ class Publisher:
         `between` is the least time between two patches of one run, and the first pause after a failure.
         """
         self._index, self._cluster, self._schema = index, cluster, schema
-        self._adopter, self._echoes, self._reads = adopter, echoes, reads
+        self._adopter, self._echoes = adopter, echoes
         self._holder, self._caps, self._strict, self._mode = holder, caps, strict, mode
         self._public_url, self._between, self._clock = public_url, between, clock
         self._not_kept: dict[str, _NotKept] = {}
@@ -144,7 +121,7 @@ class Publisher:
         loaded = self._load(run.uid, status, schema)
         if needs_adopting(loaded.sorted.foreign, loaded.externals, schema):
             return True
-        return self._project(loaded, _foreign(loaded.externals), status, schema).differs_from(status)
+        return self._project(loaded, pointing(loaded.externals), status, schema).differs_from(status)
 
     def _attempt(self, run: Run) -> Outcome:
         try:
@@ -155,7 +132,6 @@ class Publisher:
             with self._index.begin() as tx:
                 runs.mark_deleted(tx, run.uid)
             self._echoes.forget(run.uid)
-            self._reads.forget(run.uid)
             self._not_kept.pop(run.uid, None)
             return Outcome.GONE
         except OffloadError as error:
@@ -172,7 +148,7 @@ class Publisher:
             read = self._read(run)
             return self._observe(self._load(run.uid, read.status, schema), read, schema)
         # What was last seen saves a request: were it old, the patch would be refused.
-        last_seen = self._reads.get(run.uid)
+        last_seen = self._echoes.last_seen(run.uid)
         for _ in range(ATTEMPTS):
             read = last_seen or self._read(run)
             loaded = self._load(run.uid, read.status, schema)
@@ -192,7 +168,7 @@ class Publisher:
         read = self._cluster.get(run.namespace, run.name)
         if read.seen.uid != run.uid:
             raise AgentRunGoneError(f"another AgentRun is called {run.namespace}/{run.name}")
-        self._reads.keep(read)
+        self._echoes.keep(read)
         return read
 
     def _load(self, uid: str, status: Mapping[str, Any], schema: StatusSchema) -> Loaded:
@@ -200,11 +176,11 @@ class Publisher:
             return load(tx, uid, status, schema=schema, caps=self._caps, strict=self._strict)
 
     def _write(self, loaded: Loaded, read: AgentRun, schema: StatusSchema, *, fresh: bool) -> Outcome | None:
-        """Write what differs, and confirm; None, with nothing done, where only a `fresh` read could confirm."""
+        """Write what differs, and confirm; None, with nothing done, where only a fresh read can confirm."""
         run = loaded.run
         known = [external for external in loaded.externals if external.state != "removed"]
         not_kept = self._not_kept.get(run.uid)
-        projection = self._project(loaded, _foreign(known), read.status, schema, not_kept)
+        projection = self._project(loaded, pointing(known), read.status, schema, not_kept)
         patch = projection.patch_for(read.status)
         if not patch and not fresh:
             # That nothing is to be written must be read, not remembered: bytes are deleted by it.
@@ -266,9 +242,8 @@ class Publisher:
             answer = self._cluster.patch_status(read, patch)
         except OffloadError:
             self._echoes.forget(uid)
-            self._reads.forget(uid)
             raise
-        self._reads.keep(answer)
+        self._echoes.keep(answer)
         lacking = projection.patch_for(answer.status)
         if lacking:
             self._echoes.forget(uid)
@@ -347,54 +322,6 @@ class Publisher:
                 retry_in=_pause(run, error, self._between) * random.uniform(0.8, 1.2),  # noqa: S311 - so that runs spread
             )
         return Outcome.UNAVAILABLE if _concerns_all(error) else Outcome.FAILED
-
-
-def load(  # noqa: PLR0913 - status is projected from as many things
-    tx: Transaction,
-    uid: str,
-    status: Mapping[str, Any],
-    *,
-    schema: StatusSchema,
-    caps: Caps,
-    strict: bool,
-) -> Loaded:
-    """What a projection onto `status` needs of the index. Raises `AgentRunGoneError` for an unknown run."""
-    # First, so that its revision covers no more than what is read after it.
-    run = runs.get(tx, uid)
-    if run is None:
-        raise AgentRunGoneError
-    cap = effective_cap(caps, schema)
-    newest = artifacts.newest_current(tx, uid, cap)
-    if schema.narrow and any(pointer(one, schema) is None for one in newest):
-        newest = artifacts.newest_current(tx, uid, max(cap, PAGE_MOST))
-    found = sort_entries(tx, uid, status, newest)
-    at_finish = None
-    finished = finished_at(status)
-    if strict and status.get("phase") == "Succeeded" and finished:
-        before = artifacts.history(tx, uid, state=State.STORED, until=finished, limit=max(PAGE_MOST, 4 * cap))
-        at_finish = len({artifact.name for artifact in before}) + len(found.foreign)
-    return Loaded(run, newest, externals.of_run(tx, uid), found, at_finish)
-
-
-def preview(tx: Transaction, uid: str, *, schema: StatusSchema, caps: Caps) -> Projection:
-    """What status should list, as far as the index alone knows: for `why_absent` and a run's page."""
-    loaded = load(tx, uid, {}, schema=schema, caps=caps, strict=False)
-    hint = history_hint(loaded.run, None)
-    history = loaded.history(_foreign(loaded.externals), hint)
-    return project(history, {}, schema=schema, caps=caps, strict=False, now=clock.now(tx))
-
-
-def history_hint(run: Run, public_url: str | None) -> str:
-    """Where a run's full history is: a link where this service's address is known, else the command."""
-    if public_url is None:
-        return f"offload history {run.namespace}/{run.name}"
-    return (
-        f"{public_url.rstrip('/')}/v1/namespaces/{run.namespace}/agentruns/{run.name}/artifacts?uid={run.uid}"
-    )
-
-
-def _foreign(known: Sequence[External]) -> list[Foreign]:
-    return [Foreign(one.seq, one.fingerprint, one.entry) for one in known if one.state != "removed"]
 
 
 def _concerns_all(error: OffloadError) -> bool:

@@ -1,13 +1,17 @@
-"""Telling our own writes from others'.
+"""Telling our own writes from others', and runs as last seen.
 
 Cases: our part alone counts; older versions are history; a failed verdict is ours; unknown runs; a bound.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from offload.cluster.interface import AgentRun
+from offload.domain.run import SeenRun
 from offload.services.echoes import Echoes
+from offload.services.reads import LastReads
 
 OURS = {"type": "ArtifactsTruncated", "status": "True"}
 VERDICT = {"type": "ArtifactsOverLimit", "status": "True"}
@@ -54,3 +58,23 @@ def test_a_run_that_was_never_remembered_or_fell_out_is_unknown() -> None:
     assert echoes.matches("c", STATUS, "2") is True
     echoes.forget("c")
     assert echoes.matches("c", STATUS, "2") is None
+
+
+def read(uid: str, version: str) -> AgentRun:
+    return AgentRun(SeenRun(uid, "agents", uid, datetime(2026, 1, 1, tzinfo=UTC)), version, {})
+
+
+def test_the_newest_version_of_a_run_is_kept() -> None:
+    reads = LastReads()
+    for version in ("9", "10", "2"):
+        reads.keep(read("a", version))
+    assert reads.get("a") == read("a", "10")
+    reads.forget("a")
+    assert reads.get("a") is None
+
+
+def test_only_the_runs_last_in_use_are_kept() -> None:
+    reads = LastReads(most=2)
+    for uid in ("a", "b", "a", "c"):
+        reads.keep(read(uid, "1"))
+    assert [uid for uid in ("a", "b", "c") if reads.get(uid)] == ["a", "c"]

@@ -20,7 +20,8 @@ from offload.domain.pointers import open_schema
 from offload.domain.projection import Caps
 from offload.errors import ClusterUnavailableError, StatusRefusedError
 from offload.index import publishing, sweeping
-from offload.services.publish import Outcome, preview
+from offload.services.preview import preview
+from offload.services.publish import Outcome
 from tests.publishing import Room, publishing_room
 
 CRDS = Path(__file__).parents[1] / "cluster" / "crds"

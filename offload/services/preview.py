@@ -1,0 +1,85 @@
+"""Preview: what a run's status should say, from the index alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from offload.domain.artifact import Artifact, State
+from offload.domain.limits import PAGE_MOST
+from offload.domain.pointers import StatusSchema, pointer
+from offload.domain.projection import Caps, Foreign, History, Projection, effective_cap, finished_at, project
+from offload.domain.run import Run
+from offload.errors import AgentRunGoneError
+from offload.index import Transaction, artifacts, clock, externals, runs
+from offload.index.externals import External
+from offload.services.adopt import Sorted, sort_entries
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the index knows of a run and its status, in one look."""
+
+    run: Run
+    artifacts: Sequence[Artifact]
+    externals: Sequence[External]
+    sorted: Sorted
+    entries_at_finish: int | None
+
+    def history(self, foreign: Sequence[Foreign], hint: str) -> History:
+        return History(
+            artifacts=self.artifacts,
+            foreign=foreign,
+            current_count=self.run.current_count,
+            stored_bytes=self.run.stored_bytes,
+            entries_at_finish=self.entries_at_finish,
+            hint=hint,
+        )
+
+
+def load(  # noqa: PLR0913 - status is projected from as many things
+    tx: Transaction,
+    uid: str,
+    status: Mapping[str, Any],
+    *,
+    schema: StatusSchema,
+    caps: Caps,
+    strict: bool,
+) -> Loaded:
+    """What a projection onto `status` needs of the index. Raises `AgentRunGoneError` for an unknown run."""
+    # First, so that its revision covers no more than what is read after it.
+    run = runs.get(tx, uid)
+    if run is None:
+        raise AgentRunGoneError
+    cap = effective_cap(caps, schema)
+    newest = artifacts.newest_current(tx, uid, cap)
+    if schema.narrow and any(pointer(one, schema) is None for one in newest):
+        newest = artifacts.newest_current(tx, uid, max(cap, PAGE_MOST))
+    found = sort_entries(tx, uid, status, newest)
+    at_finish = None
+    finished = finished_at(status)
+    if strict and status.get("phase") == "Succeeded" and finished:
+        before = artifacts.history(tx, uid, state=State.STORED, until=finished, limit=max(PAGE_MOST, 4 * cap))
+        at_finish = len({artifact.name for artifact in before}) + len(found.foreign)
+    return Loaded(run, newest, externals.of_run(tx, uid), found, at_finish)
+
+
+def preview(tx: Transaction, uid: str, *, schema: StatusSchema, caps: Caps) -> Projection:
+    """What status should list, as far as the index alone knows: for `why_absent` and a run's page."""
+    loaded = load(tx, uid, {}, schema=schema, caps=caps, strict=False)
+    hint = history_hint(loaded.run, None)
+    history = loaded.history(pointing(loaded.externals), hint)
+    return project(history, {}, schema=schema, caps=caps, strict=False, now=clock.now(tx))
+
+
+def history_hint(run: Run, public_url: str | None) -> str:
+    """Where a run's full history is: a link where this service's address is known, else the command."""
+    if public_url is None:
+        return f"offload history {run.namespace}/{run.name}"
+    return (
+        f"{public_url.rstrip('/')}/v1/namespaces/{run.namespace}/agentruns/{run.name}/artifacts?uid={run.uid}"
+    )
+
+
+def pointing(known: Sequence[External]) -> list[Foreign]:
+    """Externals that are to be listed, as the projection takes them."""
+    return [Foreign(one.seq, one.fingerprint, one.entry) for one in known if one.state != "removed"]
