@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from offload.cli.lines import printable
 from offload.cli.options import Json, RunArgument, TokenFile, Uid, Url, connect, pinned, required_run
-from offload.cli.tables import printable, show, when
+from offload.cli.tables import show, when
 from offload.domain.quantities import format_size
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from offload.cli.options import TokenFile, Uid, Url, connect, notice, pinned
+from offload.cli.lines import notice
+from offload.cli.options import TokenFile, Uid, Url, connect, pinned
 from offload.cli.progress import Transfers
 from offload.domain.quantities import format_size
 from offload.errors import ConfigError

@@ -9,6 +9,7 @@ import typer
 from offload import __version__
 from offload.cli import exits
 from offload.cli.lazy import LazyGroup, Listed, missing_extra
+from offload.cli.lines import notice
 from offload.errors import OffloadError
 
 _CLIENT = "For runners and operators"
@@ -43,31 +44,31 @@ class Offload(LazyGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _say("interrupted")
+            notice("interrupted")
             raise typer.Exit(exits.INTERRUPTED) from None
         except OffloadError as error:
             _show_traceback_if_asked(ctx)
-            _say(str(error))
+            notice(str(error))
             raise typer.Exit(exits.code_of(error)) from error
         except ModuleNotFoundError as error:
             _show_traceback_if_asked(ctx)
             extra = missing_extra(error)
             if extra is None:
-                _say(f"this installation is damaged: {error}")
+                notice(f"this installation is damaged: {error}")
             else:
-                _say(f"this command needs more packages: pip install 'offload[{extra}]' ({error})")
+                notice(f"this command needs more packages: pip install 'offload[{extra}]' ({error})")
             raise typer.Exit(exits.USAGE) from error
         except (BrokenPipeError, typer.Exit, typer.Abort):
             raise
         except OSError as error:
             _show_traceback_if_asked(ctx)
-            _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            notice(f"{error.filename}: {error.strerror}" if error.filename else str(error))
             raise typer.Exit(exits.FAILED) from error
         except Exception as error:
             if _is_usage_error(error):
                 raise
             _show_traceback_if_asked(ctx)
-            _say(f"unexpected {type(error).__name__}: {error}; --debug shows where")
+            notice(f"unexpected {type(error).__name__}: {error}; --debug shows where")
             raise typer.Exit(exits.FAILED) from error
 
 
@@ -103,10 +104,6 @@ def options(
 def main() -> None:
     """Run the command line."""
     app(prog_name="offload")
-
-
-def _say(line: str) -> None:
-    typer.echo(f"offload: {line}", err=True)
 
 
 def _show_traceback_if_asked(ctx: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from offload.cli.lines import notice
 from offload.domain.quantities import parse_duration
 from offload.errors import ConfigError
 
@@ -73,11 +74,6 @@ def seconds(option: str, duration: str) -> float:
         return parse_duration(duration).total_seconds()
     except ValueError as error:
         raise ConfigError(f"{option} {error}") from error
-
-
-def notice(line: str) -> None:
-    """Say something that is no result, on standard error."""
-    typer.echo(f"offload: {line}", err=True)
 
 
 def _token(token_file: Path | None) -> Callable[[], str] | str | None:

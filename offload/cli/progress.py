@@ -6,8 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from offload.cli.options import notice
-from offload.cli.tables import printable
+from offload.cli.lines import notice, printable
 from offload.domain.quantities import format_size
 
 if TYPE_CHECKING:

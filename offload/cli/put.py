@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offload.cli import exits
+from offload.cli.lines import notice, printable
 from offload.cli.naming import Item, Plan, plan
-from offload.cli.options import TokenFile, Uid, Url, connect, notice, pinned, required_run
+from offload.cli.options import TokenFile, Uid, Url, connect, pinned, required_run
 from offload.cli.progress import Transfers
-from offload.cli.tables import printable
 from offload.domain.names import check_content_type, check_type
 from offload.domain.quantities import format_size
 from offload.errors import OffloadError
@@ -217,7 +217,5 @@ def _sum_up(outcomes: list[_Outcome], seconds: float) -> None:
         if word == "stored" or any(outcome.word == word for outcome in outcomes)
     ]
     size = sum(outcome.artifact.size_bytes for outcome in outcomes if outcome.artifact)
-    notice(
-        f"{', '.join(counts)}; {format_size(size)} in {seconds:.1f} s"
-        f" ({format_size(int(size / max(seconds, 0.001)))}/s)"
-    )
+    rate = f" ({format_size(int(size / max(seconds, 0.001)))}/s)" if size else ""
+    notice(f"{', '.join(counts)}; {format_size(size)} in {seconds:.1f} s{rate}")

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 import typer
 from rich.cells import cell_len
 
+from offload.cli.lines import printable
+
 GAP = "  "
 
 
@@ -16,11 +18,6 @@ def show(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for line in lines:
         padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
         typer.echo(GAP.join(padded).rstrip())
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def when(moment: datetime | None) -> str:

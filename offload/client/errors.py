@@ -3,6 +3,7 @@
 What the server answered carries its RFC 9457 problem; `problem.kind` is the stable word of docs/errors.md.
 """
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ class Problem:
     @property
     def kind(self) -> str:
         """The last part of `type`, such as `run-not-found`."""
-        return self.type.rstrip("/#").rpartition("/")[2].rpartition("#")[2]
+        return re.split(r"[/#:]", self.type)[-1]
 
 
 class ClientError(OffloadError):

@@ -96,11 +96,15 @@ class _Exchange:
 
     async def put(self, namespace: str, run: str, name: str, trouble: Trouble | None) -> None:
         if "uid" in self.seen.query and self.seen.query["uid"] != RUN_UID:
-            await self.fail(Trouble(409, early=True, problem={"type": "/errors/run-uid-mismatch"}))
+            await self.fail(
+                Trouble(409, early=True, problem={"type": "urn:offload:problem:run-uid-mismatch"})
+            )
             return
         existing = next((a for a in self.server.artifacts if a["current"] and a["name"] == name), None)
         if existing and self.seen.headers.get("if-none-match") == "*":
-            await self.fail(Trouble(412, problem={"type": "/errors/name-exists", "detail": "taken"}))
+            await self.fail(
+                Trouble(412, problem={"type": "urn:offload:problem:name-exists", "detail": "taken"})
+            )
             return
         digest = self.seen.headers.get("repr-digest")
         if existing and self.server.early_digest and digest == _digest(bytes.fromhex(existing["sha256"])):
@@ -111,7 +115,7 @@ class _Exchange:
             return
         if digest and digest != _digest(hashlib.sha256(body).digest()):
             await self.fail(
-                Trouble(400, problem={"type": "/errors/digest-mismatch", "detail": "other bytes"})
+                Trouble(400, problem={"type": "urn:offload:problem:digest-mismatch", "detail": "other bytes"})
             )
             return
         if existing and existing["sha256"] == hashlib.sha256(body).hexdigest():
@@ -158,7 +162,10 @@ class _Exchange:
         )
         if found is None:
             await self.fail(
-                Trouble(404, problem={"type": "/errors/artifact-not-found", "detail": "no such artifact"})
+                Trouble(
+                    404,
+                    problem={"type": "urn:offload:problem:artifact-not-found", "detail": "no such artifact"},
+                )
             )
             return
         body = self.server.content[found["id"]]
@@ -201,7 +208,7 @@ class _Exchange:
             if found:
                 await self.answer(200, found)
             else:
-                await self.fail(Trouble(404, problem={"type": "/errors/artifact-not-found"}))
+                await self.fail(Trouble(404, problem={"type": "urn:offload:problem:artifact-not-found"}))
         elif parts[-1] == "artifacts":
             items = [
                 a

@@ -1,0 +1,13 @@
+"""Lines for people: what they are told beside the results."""
+
+import typer
+
+
+def notice(line: str) -> None:
+    """Say something that is no result, on standard error; an error in a file may take several lines."""
+    typer.echo("offload: " + "\n".join(printable(part) for part in line.split("\n")), err=True)
+
+
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
