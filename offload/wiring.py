@@ -8,11 +8,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
 import structlog
 import uuid_utils.compat
+from anyio.to_thread import run_sync
 from starlette.types import ASGIApp
 
 from offload import logs, metrics
@@ -30,6 +32,7 @@ from offload.http.parts import Parts, PartState
 from offload.index import Index, clock, migrate
 from offload.index.database import parse_url
 from offload.index.recorder import Recorder
+from offload.objects.interface import Objects
 from offload.objects.s3 import S3Objects
 from offload.objects.s3_client import S3Connection
 from offload.rules_file import load_rules
@@ -115,17 +118,17 @@ def app_of_worker() -> ASGIApp:
     return make_app(settings)
 
 
-def make_app(settings: Settings) -> ASGIApp:
+def make_app(settings: Settings, *, open_store: Callable[[Settings], Objects] = open_objects) -> ASGIApp:
     """The service by `settings`; its parts live from start-up to shut-down."""
-    return create_app(lambda: _serving(settings))
+    return create_app(lambda: _serving(settings, open_store))
 
 
 @asynccontextmanager
-async def _serving(settings: Settings) -> AsyncIterator[Parts]:
+async def _serving(settings: Settings, open_store: Callable[[Settings], Objects]) -> AsyncIterator[Parts]:
     with ExitStack() as stack:
         index = open_index(settings)
         stack.callback(index.close)
-        objects = open_objects(settings)
+        objects = open_store(settings)
         stack.callback(objects.close)
         cluster = open_cluster(settings)
         stack.callback(cluster.close)
@@ -153,7 +156,7 @@ async def _serving(settings: Settings) -> AsyncIterator[Parts]:
 def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     settings: Settings,
     index: Index,
-    objects: S3Objects,
+    objects: Objects,
     cluster: Cluster,
     recorder: Recorder,
     readiness: Readiness,
@@ -201,11 +204,13 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     )
 
 
-async def _claim_prefix(index: Index, objects: S3Objects, prefix: str) -> None:
+async def _claim_prefix(index: Index, objects: Objects, prefix: str) -> None:
     """Mark the prefix as this index's own as soon as the store can be reached."""
     while True:
         try:
-            claim = await asyncio.to_thread(claim_prefix, index, objects, prefix=prefix)
+            claim = await run_sync(
+                partial(claim_prefix, index, objects, prefix=prefix), abandon_on_cancel=True
+            )
         except OffloadError as error:
             log.warning("prefix.unclaimed", problem=str(error))
             await asyncio.sleep(_CLAIM_AGAIN_SECONDS)

@@ -57,7 +57,7 @@ def claim_prefix(index: Index, objects: Objects, *, prefix: str, anyway: bool = 
     A prefix that is in use stays as it is, unless `anyway`: an operator's word that its objects are this
     index's. The cleaner runs under `Claim.OURS` alone.
     """
-    claim = _claim_on(index, objects, prefix)
+    claim = claim_on(index, objects, prefix)
     in_use = next(objects.list(root(prefix)), None) is not None
     if claim is Claim.OURS or (in_use and not anyway):
         return claim
@@ -79,7 +79,7 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
     `beyond_guard` is an operator's word that so many orphans are right. A pass that is interrupted harms
     nothing and is simply repeated.
     """
-    claim = _claim_on(index, objects, prefix)
+    claim = claim_on(index, objects, prefix)
     if claim is not Claim.OURS:
         return OrphanReport(stopped_because=f"the prefix {prefix!r} is {claim}, not this index's own")
     before = (now or datetime.now(UTC)) - grace
@@ -101,7 +101,8 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
     return OrphanReport(seen, len(orphans), size, len(removed), removed_bytes, aborted)
 
 
-def _claim_on(index: Index, objects: Objects, prefix: str) -> Claim:
+def claim_on(index: Index, objects: Objects, prefix: str) -> Claim:
+    """Whose objects the prefix has, by its marker alone."""
     try:
         marker = objects.read(marker_key(prefix))
     except ObjectMissingError:
