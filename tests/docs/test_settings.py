@@ -80,3 +80,11 @@ def shown(default: Any) -> str:
         case int() if default >= 2**16:
             return f"`{format_size(default).replace(' ', '')}`"
     return f"`{default}`"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_variable_without_a_prefix_of_ours_sets_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in environment_names(name):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name.upper(), "7")
+    assert getattr(Settings(), name) == Settings.model_fields[name].default
