@@ -52,8 +52,14 @@ BYTES_IN_FLIGHT = Gauge(
     "offload_upload_memory_reserved_bytes", "Bytes of the upload budget in use.", multiprocess_mode="livesum"
 )
 BUDGET = Gauge("offload_upload_memory_budget_bytes", "The upload budget.", multiprocess_mode="livesum")
-STORE_SECONDS = Histogram("offload_store_operation_duration_seconds", "Object store calls.", ["operation"])
-INDEX_SECONDS = Histogram("offload_index_operation_duration_seconds", "Index transactions.", ["operation"])
+STORE_SECONDS = Histogram(
+    "offload_store_operation_duration_seconds",
+    "Requests to the object store, by what they do.",
+    ["operation"],
+)
+INDEX_SECONDS = Histogram(
+    "offload_index_operation_duration_seconds", "Index transactions: read or write.", ["operation"]
+)
 ORPHANS_REMOVED = Counter(
     "offload_orphans_removed_total", "Objects and open uploads without a row that were removed."
 )

@@ -148,7 +148,7 @@ class Room:
             "location": Location(
                 "bucket", f"offload/{seen.namespace}/{seen.name}/{seen.uid}/{artifact_id}/{name}"
             ),
-            "completed_at": datetime.now(UTC),
+            "stored_since": datetime.now(UTC),
         }
         return self.recorder.record_blocking(NewArtifact(**{**fields, **changes})).artifact
 

@@ -41,6 +41,7 @@ class Exchange:
         self._token = token
         self._retry_for = retry_for
         self._notice = notice
+        self._closed = False
         self._http = httpx.Client(
             base_url=base,
             transport=Transport(base),
@@ -50,6 +51,8 @@ class Exchange:
         )
 
     def close(self) -> None:
+        """Close all connections. What other threads still send or fetch fails, and is not tried again."""
+        self._closed = True
         self._http.close()
 
     def patience(self) -> Patience:
@@ -113,7 +116,7 @@ class Exchange:
     def wait(self, patience: Patience, failure: Exception, *, asked: float | None) -> None:
         """Wait until the next attempt, or raise `failure` where there is to be none."""
         delay = patience.delay(now=time.monotonic(), asked=asked)
-        if delay is None:
+        if delay is None or self._closed:
             raise failure
         if self._notice:
             self._notice(f"{failure}; trying again in {delay:.1f} s")

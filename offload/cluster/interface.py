@@ -8,7 +8,7 @@ Errors are translated where they enter, with the cause chained: `AgentRunGoneErr
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from offload.domain.run import SeenRun
@@ -44,7 +44,7 @@ class Listed:
 
     namespace: str | None
     uids: frozenset[str]
-    began: float | None = None
+    began: float | None = field(default=None, compare=False)
     """When the list began, by `time.monotonic()`; None where that is not known."""
 
 

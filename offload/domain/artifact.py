@@ -41,8 +41,11 @@ class NewArtifact:
     size_bytes: int
     sha256: bytes
     location: Location
-    completed_at: datetime
-    """When the object was complete; a row is refused past half the orphan grace after it."""
+    stored_since: datetime
+    """The store dates the object no earlier; its row is refused past half the orphan grace after this.
+
+    S3 dates an object by the start of its multipart upload (S3 documentation, "Multipart upload process").
+    """
     expires_at: datetime | None = None
     """The sender's own limit, absolute; retention rules may end the artifact earlier."""
     only_new_name: bool = False

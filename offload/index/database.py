@@ -7,6 +7,7 @@ from typing import Self
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from offload import metrics
 from offload.errors import ConfigError, IndexUnavailableError
 from offload.index.dialects import Engines, announced, engines_for
 
@@ -44,10 +45,9 @@ class Index:
 
         Raises:
             IndexUnavailableError: the database failed; what it said is the cause. Whether a commit whose
-            reply was lost
-                took place is not known.
+                reply was lost took place is not known.
         """
-        with translated(), self._writer_lock:
+        with translated(), metrics.INDEX_SECONDS.labels("write").time(), self._writer_lock:
             with self._engine.begin() as tx:
                 try:
                     yield tx
@@ -59,7 +59,7 @@ class Index:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """For statements that only read. Each may see more than the one before. Raises as `begin` does."""
-        with translated(), self._reading.connect() as tx:
+        with translated(), metrics.INDEX_SECONDS.labels("read").time(), self._reading.connect() as tx:
             yield tx
 
     def wait_for_dirty(self, timeout: float) -> None:

@@ -45,7 +45,7 @@ def record_all(
             outcomes.append(Recorded(there[new.id], created=True))
             continue
         try:
-            if now - new.completed_at > grace / 2:
+            if now - new.stored_since > grace / 2:
                 raise UploadOutlivedError
             outcomes.append(book.enter(new))
         except OffloadError as refusal:

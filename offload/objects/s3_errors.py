@@ -13,6 +13,7 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
+from offload import metrics
 from offload.errors import ObjectMissingError, OffloadError, StoreRefusedError, StoreUnavailableError
 
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404"})  # HEAD has no body: its code is the bare status
@@ -39,7 +40,8 @@ _SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
 def translated(doing: str) -> Iterator[None]:
     """Raise what the store or the way to it does wrong as our own errors; `doing` opens the message."""
     try:
-        yield
+        with metrics.STORE_SECONDS.labels(doing).time():
+            yield
     except ClientError as error:
         raise _answered(error, doing) from error
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:

@@ -140,7 +140,7 @@ class Adopter:
     def _store(  # noqa: PLR0913 - what an artifact is
         self, run: Run, name: str, type_: str, content_type: str, data: bytes, *, origin: str
     ) -> None:
-        artifact_id = self._new_id()
+        artifact_id, began_at = self._new_id(), datetime.now(UTC)
         location = self._run_coroutine(
             self._objects.put(
                 object_key(self._prefix, run.namespace, run.name, run.uid, artifact_id, name),
@@ -160,7 +160,7 @@ class Adopter:
                 size_bytes=len(data),
                 sha256=hashlib.sha256(data).digest(),
                 location=location,
-                completed_at=datetime.now(UTC),
+                stored_since=began_at,
                 origin=f"status:{origin}",
             )
         )

@@ -251,6 +251,7 @@ class Ingest:
     ) -> Recorded:
         upload, run = described.upload, described.run
         artifact_id = self._new_id()
+        began_at = datetime.now(UTC)
         hashing = _Hashing(pieces, upload.digests or {}, self._threads)
         started = time.perf_counter()
         location = await self._objects.put(
@@ -270,7 +271,7 @@ class Ingest:
             size_bytes=hashing.size_bytes,
             sha256=hashing.sha256,
             location=location,
-            completed_at=datetime.now(UTC),
+            stored_since=began_at,
             expires_at=described.expires_at,
             only_new_name=upload.only_new_name,
             newest_run_only=upload.uid is None,

@@ -93,7 +93,7 @@ def send(
             size_bytes=16,
             sha256=hashlib.sha256(artifact_id.bytes).digest(),
             location=location,
-            completed_at=datetime.now(UTC),
+            stored_since=datetime.now(UTC),
             expires_at=datetime(2026, 1, 2, tzinfo=UTC) if name.startswith("expired") else None,
         )
 

@@ -144,7 +144,7 @@ def test_publishing_starts_by_itself_once_the_schema_is_mended(
         assert cluster.count("patch") == 0
         cluster.schema = None
         eventually(lambda: room.names(run) == ["log"])
-        assert controller.ready() == []
+        eventually(lambda: controller.ready() == [])
 
 
 def test_a_controller_that_rewrites_status_is_never_fought_in_a_hot_loop(room: Room) -> None:

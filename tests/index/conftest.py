@@ -127,7 +127,7 @@ class Given:
             "size_bytes": len(data),
             "sha256": hashlib.sha256(data).digest(),
             "location": Location("bucket", f"offload/{artifact_id}/{name}"),
-            "completed_at": datetime.now(UTC),
+            "stored_since": datetime.now(UTC),
         }
         return NewArtifact(id=artifact_id, run_uid=run_uid, name=name, **{**defaults, **fields})
 

@@ -173,9 +173,9 @@ def test_bytes_that_waited_past_half_the_grace_are_refused(given: Any, start: An
     recorder = start(grace=HOUR)
     late = datetime.now(UTC) - timedelta(minutes=31)
     with pytest.raises(UploadOutlivedError):
-        recorder.record_blocking(given.new(run.uid, "a", completed_at=late))
-    recorder.record_blocking(given.new(run.uid, "b", completed_at=late + timedelta(minutes=2)))
-    recorder.record_blocking(given.new(run.uid, "c", completed_at=datetime.now(UTC) + timedelta(minutes=2)))
+        recorder.record_blocking(given.new(run.uid, "a", stored_since=late))
+    recorder.record_blocking(given.new(run.uid, "b", stored_since=late + timedelta(minutes=2)))
+    recorder.record_blocking(given.new(run.uid, "c", stored_since=datetime.now(UTC) + timedelta(minutes=2)))
     assert [artifact.name for artifact in history(given.index, run.uid)] == ["b", "c"]
 
 
@@ -184,7 +184,7 @@ def test_bytes_that_waited_past_half_the_grace_are_refused(given: Any, start: An
     [
         ({"sha256": b"short"}, IndexUnavailableError),  # the database refuses it
         ({"content_type": "\ud800"}, UnicodeEncodeError),  # the driver cannot send it
-        ({"completed_at": datetime(2026, 1, 1)}, TypeError),  # noqa: DTZ001 - our own code trips over it
+        ({"stored_since": datetime(2026, 1, 1)}, TypeError),  # noqa: DTZ001 - our own code trips over it
         ({"run_uid": "unknown"}, RunChangedError),  # the rules refuse it
     ],
 )

@@ -200,7 +200,7 @@ def record(index: Index, artifact_id: UUID, location: Location, name: str) -> No
         size_bytes=5,
         sha256=artifact_id.bytes * 2,
         location=location,
-        completed_at=datetime.now(UTC),
+        stored_since=datetime.now(UTC),
     )
     with index.begin() as tx:
         (outcome,) = record_all(tx, [new], grace=GRACE, again=False)

@@ -132,7 +132,7 @@ class World:
             size_bytes=len(data),
             sha256=hashlib.sha256(data).digest(),
             location=location,
-            completed_at=datetime.now(UTC),
+            stored_since=datetime.now(UTC),
             **{**defaults, **fields},
         )
 

@@ -155,7 +155,7 @@ async def _put_one(objects: S3Objects, prefix: str, run: str, name: str) -> NewA
         size_bytes=16,
         sha256=sha256(artifact_id.bytes).digest(),
         location=location,
-        completed_at=datetime.now(UTC),
+        stored_since=datetime.now(UTC),
     )
 
 
