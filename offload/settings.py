@@ -116,16 +116,12 @@ class Settings(BaseSettings):
         STATUS_ENTRIES,
         ge=0,
         le=10_000,
-        validation_alias=AliasChoices(
-            "JANGAR_AGENTRUN_ARTIFACTS_MAX", "AGENTS_AGENTRUN_ARTIFACTS_MAX", "artifacts_max"
-        ),
+        validation_alias=AliasChoices("JANGAR_AGENTRUN_ARTIFACTS_MAX", "AGENTS_AGENTRUN_ARTIFACTS_MAX"),
         description="Entries in a status at most. Above 50 is the way back, still under the byte budget.",
     )
     artifacts_strict: bool = Field(
         False,
-        validation_alias=AliasChoices(
-            "JANGAR_AGENTRUN_ARTIFACTS_STRICT", "AGENTS_AGENTRUN_ARTIFACTS_STRICT", "artifacts_strict"
-        ),
+        validation_alias=AliasChoices("JANGAR_AGENTRUN_ARTIFACTS_STRICT", "AGENTS_AGENTRUN_ARTIFACTS_STRICT"),
         description="Fail a run that exceeds the limit, in place of leaving out its oldest entries.",
     )
     status_max_bytes: Size = Field(
@@ -223,7 +219,7 @@ def environment_names(field: str) -> tuple[str, ...]:
     """The environment variables that set `field`, the first one first in rank."""
     alias = Settings.model_fields[field].validation_alias
     if isinstance(alias, AliasChoices):
-        return tuple(str(choice) for choice in alias.choices if choice != field)
+        return tuple(str(choice) for choice in alias.choices)
     return (f"OFFLOAD_{field.upper()}",)
 
 

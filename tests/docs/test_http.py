@@ -1,0 +1,77 @@
+"""docs/http.md says what the OpenAPI document says.
+
+Cases: every endpoint has its section and no section is left over; a section names every parameter and every
+answer, and no answer that there is none of; the problem types of each answer; the table at the top.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEXT = (Path(__file__).parents[2] / "docs/http.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", TEXT, re.MULTILINE))
+ENDPOINTS = {
+    (method, heading.split(" ")[-1]): body
+    for heading, body in SECTIONS.items()
+    if "/" in heading
+    for method in re.findall(r"[A-Z]{3,}", heading.rpartition(" ")[0])
+}
+ANSWERS = r"^\| (\d{3}) \| (.*) \| (.*)\|$"
+EVERYWHERE = {
+    400: {"invalid-query"},
+    401: {"unauthenticated"},
+    404: {"not-found"},
+    500: {"internal"},
+    503: set(),
+}
+EVERYWHERE[503] |= {"index-unavailable", "cluster-unavailable"}
+
+
+def described(openapi: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method.upper(), path): operation
+        for path, methods in openapi["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_every_endpoint_has_its_section(openapi: dict[str, Any]) -> None:
+    assert set(ENDPOINTS) == set(described(openapi))
+
+
+def test_the_table_at_the_top_names_every_endpoint(openapi: dict[str, Any]) -> None:
+    table = TEXT.partition("\n## ")[0]
+    named = {
+        (method, path)
+        for methods, path in re.findall(r"`([A-Z, ]+) (/[^`]*)`", table)
+        for method in methods.split(", ")
+    }
+    assert named == {*described(openapi), ("GET", "/openapi.json")}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=" ".join)
+def test_a_section_names_every_parameter(endpoint: tuple[str, str], openapi: dict[str, Any]) -> None:
+    rows = re.findall(r"^\| (.*) \| (query|header) \|", ENDPOINTS[endpoint], re.MULTILINE)
+    documented = {(name, place) for names, place in rows for name in re.findall(r"`([^`]+)`", names)}
+    parameters = {
+        (parameter["name"], parameter["in"])
+        for parameter in described(openapi)[endpoint].get("parameters", [])
+        if parameter["in"] != "path"
+    }
+    assert parameters <= documented
+    assert {name for name in documented if name[1] == "query"} <= parameters
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=" ".join)
+def test_a_section_names_every_answer(endpoint: tuple[str, str], openapi: dict[str, Any]) -> None:
+    rows = re.findall(ANSWERS, ENDPOINTS[endpoint], re.MULTILINE)
+    documented = {int(status): set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", types)) for status, _, types in rows}
+    assert len(documented) == len(rows)
+    responses = described(openapi)[endpoint]["responses"]
+    for status, answer in responses.items():
+        types = set(re.findall(r"`([a-z-]+)`: ", answer["description"])) - EVERYWHERE.get(int(status), set())
+        if types or int(status) not in EVERYWHERE:
+            assert types <= documented[int(status)], status
+    assert {str(status) for status in documented} <= set(responses)
