@@ -62,14 +62,13 @@ class StorePart:
         yield ok("allowed")
 
     def _write(self) -> Iterator[Verdict]:
-        objects = self.objects()
-        location = self._probe()
+        objects, location = self._present(), self._probe()
         objects.write(location.key, _CONTENT)
         _remove(objects, location)
         yield ok("allowed")
 
     def _read(self) -> Iterator[Verdict]:
-        objects = self.objects()
+        objects = self._present()
         with _written(objects, self._probe()) as (location, written):
             try:
                 content = objects.read(location.key)
@@ -83,7 +82,7 @@ class StorePart:
             yield broken("what was just written is not what is read", "a store that reads what was written")
 
     def _delete(self) -> Iterator[Verdict]:
-        objects = self.objects()
+        objects = self._present()
         with _written(objects, self._probe()) as (location, written):
             gone = objects.delete([_versioned(objects, location)])
             there = written and _is_there(objects, location)
@@ -96,8 +95,9 @@ class StorePart:
 
     def _multipart(self) -> Iterator[Verdict]:
         key = self._probe().key
+        objects = self._present()
         self.inspection().try_multipart(key)
-        next(self.objects().open_uploads(key), None)
+        next(objects.open_uploads(key), None)
         yield ok("opened, aborted, and open ones listed")
 
     def _abort_rule(self) -> Iterator[Verdict]:
@@ -149,6 +149,16 @@ class StorePart:
     def _claim(self) -> Iterator[Verdict]:
         claim, in_use = claim_of(self.index(), self.objects(), prefix=self.prefix)
         yield _judge_claim(claim, self.prefix, in_use=in_use)
+
+    def _present(self) -> Objects:
+        """The store, where the bucket is not missing: some stores make a bucket that is written to."""
+        objects = self.objects()
+        try:
+            objects.check()
+        except StoreRefusedError as error:
+            if isinstance(error.__cause__, ObjectMissingError):
+                raise
+        return objects
 
     def _probe(self) -> Location:
         return Location(self.bucket, probe_key(self.prefix, uuid4()))
