@@ -13,7 +13,7 @@ from enum import StrEnum
 from itertools import islice
 from uuid import UUID
 
-from offload.domain.keys import artifact_id_of, marker_key, root
+from offload.domain.keys import artifact_id_of, is_probe, marker_key, root
 from offload.domain.limits import DELETE_BATCH
 from offload.errors import ObjectMissingError
 from offload.index import Index, artifacts, meta, sweeping
@@ -57,12 +57,26 @@ def claim_prefix(index: Index, objects: Objects, *, prefix: str, anyway: bool = 
     A prefix that is in use stays as it is, unless `anyway`: an operator's word that its objects are this
     index's. The cleaner runs under `Claim.OURS` alone.
     """
-    claim = claim_on(index, objects, prefix)
-    in_use = next(objects.list(root(prefix)), None) is not None
+    claim, in_use = claim_of(index, objects, prefix=prefix)
     if claim is Claim.OURS or (in_use and not anyway):
         return claim
     objects.write(marker_key(prefix), str(_identity(index)).encode())
     return Claim.OURS
+
+
+def claim_of(index: Index, objects: Objects, *, prefix: str) -> tuple[Claim, bool]:
+    """To whom the prefix belongs, and whether anything is under it."""
+    there = (one for one in objects.list(root(prefix)) if not is_probe(one.location.key, prefix))
+    return claim_on(index, objects, prefix), next(there, None) is not None
+
+
+def claim_on(index: Index, objects: Objects, prefix: str) -> Claim:
+    """Whose objects the prefix has, by its marker alone."""
+    try:
+        marker = objects.read(marker_key(prefix))
+    except ObjectMissingError:
+        return Claim.UNMARKED
+    return Claim.OURS if marker.strip() == str(_identity(index)).encode() else Claim.FOREIGN
 
 
 def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an operator's word
@@ -99,15 +113,6 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
     removed = [gone for batch in _batches(orphans) for gone in _remove(index, objects, batch, prefix)]
     removed_bytes = sum(one.size_bytes for one in removed)
     return OrphanReport(seen, len(orphans), size, len(removed), removed_bytes, aborted)
-
-
-def claim_on(index: Index, objects: Objects, prefix: str) -> Claim:
-    """Whose objects the prefix has, by its marker alone."""
-    try:
-        marker = objects.read(marker_key(prefix))
-    except ObjectMissingError:
-        return Claim.UNMARKED
-    return Claim.OURS if marker.strip() == str(_identity(index)).encode() else Claim.FOREIGN
 
 
 def _identity(index: Index) -> UUID:
