@@ -13,7 +13,7 @@ from rich.text import Text
 
 from offload import logs, wiring
 from offload.cli import exits
-from offload.cli.tables import printable
+from offload.cli.lines import printable
 from offload.errors import ConfigError
 from offload.services.doctor import Finding, State, is_broken
 from offload.settings import Settings, load_settings
