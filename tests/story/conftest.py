@@ -105,7 +105,7 @@ class Site:
         self._stack.callback(index.close)
         return index
 
-    def keys(self) -> list[str]:
+    def object_keys(self) -> list[str]:
         """The keys of all objects under the prefix, save our marker."""
         found = [info.location.key for info in self.objects().list(self.prefix + "/")]
         return [key for key in found if not key.endswith(".offload-index")]

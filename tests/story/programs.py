@@ -98,6 +98,9 @@ class Program:
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
 
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL, to all of it."""
         os.killpg(self.process.pid, signal.SIGKILL)
