@@ -17,6 +17,11 @@ class OffloadError(Exception):
         self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
         super().__init__(self.detail)
 
+    @property
+    def told(self) -> str:
+        """The detail as clients may read it."""
+        return self.detail
+
 
 class ConfigError(OffloadError):
     """The configuration is not usable."""
@@ -255,6 +260,11 @@ class ClusterUnavailableError(UnavailableError):
     """The Kubernetes API server is out of reach."""
 
     type = "cluster-unavailable"
+
+    @property
+    def told(self) -> str:
+        """Without what the API server or the way to it said: that names addresses and identities."""
+        return (type(self).__doc__ or "").strip().splitlines()[0]
 
 
 class RunChangedError(UnavailableError):

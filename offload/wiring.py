@@ -6,13 +6,18 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
+from urllib.parse import quote
 
 import structlog
 import uuid_utils.compat
+from anyio.to_thread import run_sync
 from starlette.types import ASGIApp
 
 from offload import logs, metrics
@@ -30,12 +35,20 @@ from offload.http.parts import Parts, PartState
 from offload.index import Index, clock, migrate
 from offload.index.database import parse_url
 from offload.index.recorder import Recorder
+from offload.objects.interface import Objects
 from offload.objects.s3 import S3Objects
 from offload.objects.s3_client import S3Connection
+from offload.objects.s3_inspection import S3Inspection
 from offload.rules_file import load_rules
 from offload.services.adopt import Adopter
 from offload.services.browse import Browse
 from offload.services.budget import ByteBudget
+from offload.services.doctor import Finding, examine
+from offload.services.doctor.cluster import ClusterPart
+from offload.services.doctor.findings import Opened
+from offload.services.doctor.index import IndexPart
+from offload.services.doctor.settings import SettingsPart
+from offload.services.doctor.store import StorePart
 from offload.services.echoes import Echoes
 from offload.services.follow import Follower
 from offload.services.incarnations import Incarnations
@@ -70,7 +83,11 @@ def open_index(settings: Settings) -> Index:
 
 def open_objects(settings: Settings) -> S3Objects:
     """Make the object store's adapter; nothing is connected yet."""
-    connection = S3Connection(
+    return S3Objects(_connection(settings), part_size=settings.upload_part_size)
+
+
+def _connection(settings: Settings) -> S3Connection:
+    return S3Connection(
         bucket=settings.s3_bucket,
         endpoint_url=settings.s3_endpoint_url,
         public_endpoint_url=settings.s3_public_endpoint_url,
@@ -81,7 +98,6 @@ def open_objects(settings: Settings) -> S3Objects:
         storage_class=settings.s3_storage_class,
         expected_owner=settings.s3_expected_owner,
     )
-    return S3Objects(connection, part_size=settings.upload_part_size)
 
 
 def open_cluster(settings: Settings) -> KubernetesCluster:
@@ -108,6 +124,61 @@ def check_start(settings: Settings) -> None:
     open_index(settings).close()
 
 
+def checkup(settings: Settings) -> list[Finding]:
+    """Examine everything that `settings` name; what is out of reach is a finding, not an error."""
+    publishes = settings.publish == "on"
+    impatient = replace(_connection(settings), connect_timeout=3, read_timeout=6, attempts=1)
+    with ExitStack() as stack:
+
+        def opened(opening: Callable[[], Index | S3Objects | S3Inspection | KubernetesCluster]) -> Any:
+            return Opened(lambda: stack.enter_context(closing(opening())))
+
+        index = opened(lambda: _index_as_it_is(settings))
+        objects = opened(lambda: S3Objects(impatient))
+        inspection = opened(lambda: S3Inspection(impatient))
+        cluster = opened(lambda: open_cluster(settings))
+        checks = [
+            *SettingsPart(
+                auth=settings.auth,
+                check_access=lambda: _check_access(settings),
+                retention_named=settings.retention_file is not None,
+                check_retention=lambda: load_policy(settings),
+                publish=settings.publish,
+                artifacts_max=settings.artifacts_max,
+                artifacts_strict=settings.artifacts_strict,
+                status_max_bytes=settings.status_max_bytes,
+                sqlite=settings.uses_sqlite,
+            ).checks(),
+            *StorePart(objects, inspection, index, settings.s3_bucket, settings.s3_prefix).checks(),
+            *IndexPart(index, publishes).checks(),
+            *ClusterPart(cluster, _caps(settings), settings.artifacts_strict, publishes).checks(),
+        ]
+        return examine(checks, secrets=_secrets(settings))
+
+
+def _check_access(settings: Settings) -> None:
+    settings.check_exposure(settings.host)
+    if settings.auth == "tokens" and settings.tokens_file:
+        TokenFile(settings.tokens_file)
+
+
+def _index_as_it_is(settings: Settings) -> Index:
+    """The index at whatever revision. A SQLite file that is not there is not made."""
+    url = settings.database_url.get_secret_value()
+    database = parse_url(url).database
+    if settings.uses_sqlite and database and not Path(database).exists():
+        raise ConfigError(f"there is no index in {database}: run `offload migrate`")
+    return Index.connect(url)
+
+
+def _secrets(settings: Settings) -> set[str]:
+    """What must be in no finding."""
+    url = parse_url(settings.database_url.get_secret_value())
+    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    given = {str(url.password or ""), *(os.environ.get(name, "") for name in names)}
+    return {*given, *(quote(secret, safe="") for secret in given)} - {""}
+
+
 def app_of_worker() -> ASGIApp:
     """The service of one process, by its environment."""
     settings = load_settings()
@@ -115,17 +186,17 @@ def app_of_worker() -> ASGIApp:
     return make_app(settings)
 
 
-def make_app(settings: Settings) -> ASGIApp:
+def make_app(settings: Settings, *, open_store: Callable[[Settings], Objects] = open_objects) -> ASGIApp:
     """The service by `settings`; its parts live from start-up to shut-down."""
-    return create_app(lambda: _serving(settings))
+    return create_app(lambda: _serving(settings, open_store))
 
 
 @asynccontextmanager
-async def _serving(settings: Settings) -> AsyncIterator[Parts]:
+async def _serving(settings: Settings, open_store: Callable[[Settings], Objects]) -> AsyncIterator[Parts]:
     with ExitStack() as stack:
         index = open_index(settings)
         stack.callback(index.close)
-        objects = open_objects(settings)
+        objects = open_store(settings)
         stack.callback(objects.close)
         cluster = open_cluster(settings)
         stack.callback(cluster.close)
@@ -153,7 +224,7 @@ async def _serving(settings: Settings) -> AsyncIterator[Parts]:
 def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     settings: Settings,
     index: Index,
-    objects: S3Objects,
+    objects: Objects,
     cluster: Cluster,
     recorder: Recorder,
     readiness: Readiness,
@@ -201,11 +272,13 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     )
 
 
-async def _claim_prefix(index: Index, objects: S3Objects, prefix: str) -> None:
+async def _claim_prefix(index: Index, objects: Objects, prefix: str) -> None:
     """Mark the prefix as this index's own as soon as the store can be reached."""
     while True:
         try:
-            claim = await asyncio.to_thread(claim_prefix, index, objects, prefix=prefix)
+            claim = await run_sync(
+                partial(claim_prefix, index, objects, prefix=prefix), abandon_on_cancel=True
+            )
         except OffloadError as error:
             log.warning("prefix.unclaimed", problem=str(error))
             await asyncio.sleep(_CLAIM_AGAIN_SECONDS)

@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": Listed("offload.cli.explain", "Show what status lists, and why the rest is not.", _CLIENT),
     "get": Listed("offload.cli.get", "Fetch an artifact, verified.", _CLIENT),
     "dev": Listed("offload.cli.dev", "Run everything on this host: service, store, stand-in.", _SERVER),
+    "demo": Listed("offload.cli.demo", "Show the main job on real input.", _SERVER),
     "serve": Listed("offload.cli.serve", "Run the HTTP service.", _SERVER),
     "controller": Listed("offload.cli.controller", "Publish pointers, watch runs, sweep.", _SERVER),
     "migrate": Listed("offload.cli.migrate", "Bring the index to this release's schema.", _SERVER),

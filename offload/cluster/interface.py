@@ -100,6 +100,10 @@ class Cluster(Protocol):
         """Each permission this service needs (`patch agentruns/status`, …) and whether it is granted."""
         ...
 
+    def version(self) -> str:
+        """The API server's version, as it names it (`v1.37.0`). Raises `ClusterUnavailableError`."""
+        ...
+
     def check(self) -> None:
         """One cheap request that shows that the API server answers. Raises `ClusterUnavailableError`."""
         ...

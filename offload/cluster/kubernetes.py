@@ -152,8 +152,11 @@ class KubernetesCluster:
         openapi = {"nonResourceAttributes": {"path": "/openapi/v3", "verb": "get"}}
         return {**granted, "get /openapi/v3": self._allowed(openapi)}
 
+    def version(self) -> str:
+        return str(self._api.get("/version").get("gitVersion", "an unnamed version"))
+
     def check(self) -> None:
-        self._api.get("/version")
+        self.version()
 
     def close(self) -> None:
         self._api.close()

@@ -6,6 +6,9 @@ from uuid import UUID
 MARKER = ".offload-index"
 """The object, right under the prefix, that says which index the prefix belongs to."""
 
+PROBES = ".offload-doctor"
+"""The folder under the prefix in which `offload doctor` tries what it may; no namespace is called so."""
+
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._/-]")
 _ID_SEGMENT = 3
 
@@ -25,6 +28,16 @@ def object_key(  # noqa: PLR0913, PLR0917 - these are the key's six parts, in it
 def marker_key(prefix: str) -> str:
     """The key of the prefix's marker object."""
     return root(prefix) + MARKER
+
+
+def probe_key(prefix: str, probe_id: UUID) -> str:
+    """A key to try the store with; like an artifact's, so that the orphan cleaner removes what is left."""
+    return object_key(prefix, PROBES, "probe", "probe", probe_id, "probe")
+
+
+def is_probe(key: str, prefix: str) -> bool:
+    """Whether `key` is one that `probe_key` makes."""
+    return key.startswith(f"{root(prefix)}{PROBES}/")
 
 
 def root(prefix: str) -> str:

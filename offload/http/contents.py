@@ -1,6 +1,5 @@
 """Bytes: by id, and by name."""
 
-import asyncio
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
@@ -8,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Send
 
 from offload import errors
@@ -15,11 +15,11 @@ from offload.domain.access import Permission
 from offload.domain.artifact import Artifact
 from offload.domain.digests import format_digest
 from offload.domain.ranges import parse_range
-from offload.errors import ArtifactLostError, ObjectMissingError, StoreUnavailableError
+from offload.errors import ObjectMissingError
 from offload.http.access import needs, reach_artifact
+from offload.http.names import NAMED_PATH, exact_name
 from offload.http.parts import Parts, parts_of
 from offload.http.problems import described
-from offload.http.uploads import exact_name
 from offload.services.browse import refuse_ended
 
 router = APIRouter()
@@ -68,18 +68,18 @@ class VersionQuery(BaseModel):
 @needs(Permission.READ, over="artifact")
 async def content(request: Request, id: UUID) -> Response:  # noqa: A002 - its name in the path
     """The bytes of one artifact."""
-    artifact = await asyncio.to_thread(parts_of(request).browse.artifact, id)
+    artifact = await run_in_threadpool(parts_of(request).browse.artifact, id)
     return await _serve(request, reach_artifact(request, artifact))
 
 
 @router.get(
-    "/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name:path}",
+    NAMED_PATH,
     operation_id="getNamed",
     tags=["bytes"],
     responses=_NAMED_ANSWERS,
 )
 @router.head(
-    "/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name:path}",
+    NAMED_PATH,
     operation_id="headNamed",
     tags=["bytes"],
     responses=_NAMED_ANSWERS,
@@ -95,7 +95,7 @@ async def named_content(
     def find() -> Artifact:
         return browse.named(browse.run(namespace, run, query.uid), name, query.version)
 
-    return await _serve(request, await asyncio.to_thread(find))
+    return await _serve(request, await run_in_threadpool(find))
 
 
 async def _serve(request: Request, artifact: Artifact) -> Response:
@@ -113,7 +113,7 @@ async def _serve(request: Request, artifact: Artifact) -> Response:
     if _has_it(request, artifact):
         return Response(status_code=304, headers=headers)
     if request.method == "GET":
-        elsewhere = await asyncio.to_thread(_presigned, parts, artifact)
+        elsewhere = await run_in_threadpool(_presigned, parts, artifact)
         if elsewhere:
             return RedirectResponse(elsewhere, 307, {"Cache-Control": "no-store"})
     wanted = parse_range(_range_header(request, artifact), artifact.size_bytes)
@@ -149,14 +149,8 @@ class _Bytes(StreamingResponse):
             async with objects.get(artifact.location, first=self._first, last=self._last) as stream:
                 self.body_iterator = stream
                 await super().stream_response(send)
-        except ObjectMissingError as error:
-            if await asyncio.to_thread(self._parts.browse.mark_lost, artifact):
-                raise ArtifactLostError(
-                    f"the store has no bytes of {artifact.name!r} ({artifact.id})"
-                ) from error
-            raise StoreUnavailableError(
-                "the store does not have these bytes, or is not the one it was"
-            ) from error
+        except ObjectMissingError:
+            await run_in_threadpool(self._parts.browse.refuse_missing, artifact)
 
 
 def disposition(name: str) -> str:

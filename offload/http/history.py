@@ -1,5 +1,6 @@
 """History: runs, what they produced, and each artifact's fate."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from offload.domain.artifact import State
 from offload.domain.digests import format_digest
 from offload.domain.limits import PAGE_DEFAULT, PAGE_MOST
 from offload.domain.times import format_time, parse_time
+from offload.errors import InvalidCursorError
 from offload.http.access import asker, needs, reach_artifact
 from offload.http.parts import parts_of
 from offload.http.problems import described
@@ -32,6 +34,10 @@ from offload.http.schemas import (
 from offload.services.browse import Filters
 
 router = APIRouter(tags=["history"])
+
+_UID = re.compile("[!-~]{1,128}")
+_SEQUENCE_MOST = 2**63 - 1
+"""What a database takes as an integer."""
 
 Uid = Annotated[
     str | None,
@@ -94,8 +100,7 @@ def list_runs(
     list_id = _list_id(request, query)
     after = None
     if query.cursor:
-        created_at, uid = cursors.decode(list_id, query.cursor, str, str)
-        after = (datetime.fromisoformat(str(created_at)), str(uid))
+        after = _run_place(list_id, query.cursor)
     found = parts_of(request).browse.runs(
         namespace,
         agent=query.agent,
@@ -106,7 +111,7 @@ def list_runs(
     )
     page = found[: query.limit]
     more = len(found) > query.limit
-    place: list[str | int] = [page[-1].created_at.isoformat(), page[-1].uid] if more else []
+    place: list[str | int] = [format_time(page[-1].created_at), page[-1].uid] if more else []
     next_url = _next_url(request, response, query, list_id, place)
     return RunPage(items=[run_out(request, run) for run in page], next=next_url)
 
@@ -152,8 +157,7 @@ def list_artifacts(
     list_id = f"{known.uid} {_list_id(request, query)}"
     after = None
     if query.cursor:
-        (place,) = cursors.decode(list_id, query.cursor, int)
-        after = int(place)
+        after = _sequence_place(list_id, query.cursor)
     filters = Filters(
         type=query.type,
         name_glob=query.name,
@@ -167,7 +171,9 @@ def list_artifacts(
     next_url = _next_url(
         request, response, query, list_id, [page[-1].artifact.seq] if more else [], uid=known.uid
     )
-    return ArtifactPage(items=[artifact_out(request, shown) for shown in page], next=next_url)
+    return ArtifactPage(
+        items=[artifact_out(request, shown.artifact, shown.expires_at) for shown in page], next=next_url
+    )
 
 
 @router.get(
@@ -183,7 +189,7 @@ def get_artifact(request: Request, response: Response, id: UUID) -> ArtifactOut:
     artifact = reach_artifact(request, browse.artifact(id))
     response.headers["ETag"] = artifact.etag
     response.headers["Repr-Digest"] = format_digest(artifact.sha256)
-    return artifact_out(request, browse.shown(artifact))
+    return artifact_out(request, artifact, browse.shown(artifact).expires_at)
 
 
 @router.delete(
@@ -193,8 +199,31 @@ def get_artifact(request: Request, response: Response, id: UUID) -> ArtifactOut:
 def erase_artifact(request: Request, id: UUID) -> ArtifactOut:  # noqa: A002 - its name in the path
     """Erase: content answers 410 from now on, the bytes go once no pointer is left, history stays."""
     parts = parts_of(request)
-    artifact = reach_artifact(request, parts.browse.artifact(id))
-    return artifact_out(request, parts.browse.shown(parts.erase(artifact.id, asker(request))))
+    reached = reach_artifact(request, parts.browse.artifact(id))
+    erased = parts.erase(reached.id, asker(request))
+    return artifact_out(request, erased, erased.expires_at)
+
+
+def _run_place(list_id: str, cursor: str) -> tuple[datetime, str]:
+    created_at, uid = (str(part) for part in cursors.decode(list_id, cursor, str, str))
+    try:
+        place = parse_time(created_at)
+    except ValueError as error:
+        raise _forged(cursor) from error
+    if not _UID.fullmatch(uid):
+        raise _forged(cursor)
+    return place, uid
+
+
+def _sequence_place(list_id: str, cursor: str) -> int:
+    (place,) = cursors.decode(list_id, cursor, int)
+    if not 0 <= int(place) <= _SEQUENCE_MOST:
+        raise _forged(cursor)
+    return int(place)
+
+
+def _forged(cursor: str) -> InvalidCursorError:
+    return InvalidCursorError("cursor", "must be one that this list gave", cursor)
 
 
 def _list_id(request: Request, query: BaseModel) -> str:

@@ -9,12 +9,9 @@ from fastapi import Request
 
 from offload.domain.access import Grant
 from offload.domain.artifact import Artifact
-from offload.domain.limits import PAGE_MOST
 from offload.objects.interface import Objects
 from offload.services.browse import Browse
 from offload.services.ingest import Ingest
-
-__all__ = ["PAGE_MOST", "PartState", "Parts", "parts_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +47,6 @@ class Parts:
     """How the parts are now; blocking."""
     public_url: str | None
     publish_mode: str
-    content_limit: int = 64
-    """Downloads of one process that hold a connection to the store at once."""
 
 
 def parts_of(request: Request) -> Parts:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from offload import errors
 from offload.errors import InvalidQueryError, OffloadError
@@ -61,7 +62,7 @@ def problem_of(error: OffloadError, request_id: str | None) -> Problem:
         type=_TYPE_PREFIX + error.type,
         title=_title(error),
         status=status_of(error),
-        detail=error.detail,
+        detail=error.told,
         requestId=request_id,
     )
 
@@ -102,9 +103,21 @@ def install(app: FastAPI) -> None:
     async def framework(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             refused = await ours(request, errors.MethodNotAllowedError())
-            refused.headers["Allow"] = (error.headers or {}).get("Allow", "GET")
+            refused.headers["Allow"] = ", ".join(_methods_at(request))
             return refused
         return await ours(request, errors.NotFoundError(f"there is nothing at {request.url.path}"))
+
+
+def _methods_at(request: Request) -> list[str]:
+    """The methods of every route at this path: the framework names those of one route."""
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def request_id_of(request: Request) -> str | None:
@@ -144,11 +157,15 @@ _ANYWHERE = (
 def _query_error(error: RequestValidationError) -> InvalidQueryError:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if part not in {"query", "path", "header"}]
-    return InvalidQueryError(".".join(place) or "request", str(first["msg"]), first.get("input"))
+    return InvalidQueryError(
+        ".".join(place) or "request", str(first["msg"]).removeprefix("Value error, "), first.get("input")
+    )
 
 
 def _title(error: OffloadError) -> str:
-    return _sentence(type(error)).removesuffix(".")
+    """The sentence of the class that gives the type its name, not of one that only carries more."""
+    named = next(kind for kind in type(error).__mro__ if "type" in vars(kind))
+    return _sentence(named).removesuffix(".")
 
 
 def _sentence(kind: type[OffloadError]) -> str:

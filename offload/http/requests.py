@@ -12,6 +12,8 @@ from offload.errors import InternalError
 from offload.http import problems
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+"""A label has few values, whatever clients send."""
 _QUIET = frozenset({"/livez", "/readyz"})
 
 log = structlog.get_logger("offload.http")
@@ -59,8 +61,9 @@ def _request_id(scope: Scope) -> str:
 
 def _note(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "none")
-    metrics.REQUESTS.labels(route, scope["method"], str(status)).inc()
-    metrics.REQUEST_SECONDS.labels(route, scope["method"]).observe(seconds)
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    metrics.REQUESTS.labels(route, method, str(status)).inc()
+    metrics.REQUEST_SECONDS.labels(route, method).observe(seconds)
     if route not in _QUIET:
         log.info(
             "request",

@@ -9,11 +9,11 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from offload.domain.artifact import State
+from offload.domain.artifact import Artifact, State
 from offload.domain.run import Run
 from offload.http.parts import parts_of
 from offload.http.problems import Problem
-from offload.services.browse import Explanation, Shown
+from offload.services.browse import Explanation
 
 
 class Wire(BaseModel):
@@ -148,9 +148,8 @@ def run_url(request: Request, namespace: str, run: str) -> str:
     return f"{base_url(request)}/v1/namespaces/{quote(namespace)}/agentruns/{quote(run)}"
 
 
-def artifact_out(request: Request, shown: Shown) -> ArtifactOut:
+def artifact_out(request: Request, artifact: Artifact, expires_at: datetime | None) -> ArtifactOut:
     """An artifact as it is shown to who asked."""
-    artifact = shown.artifact
     return ArtifactOut(
         id=artifact.id,
         name=artifact.name,
@@ -160,7 +159,7 @@ def artifact_out(request: Request, shown: Shown) -> ArtifactOut:
         size_bytes=artifact.size_bytes,
         sha256=artifact.sha256.hex(),
         created_at=artifact.created_at,
-        expires_at=shown.expires_at,
+        expires_at=expires_at,
         state=artifact.state,
         current=artifact.current,
         seq=artifact.seq,

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated
-from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from offload import errors, metrics
@@ -22,11 +22,11 @@ from offload.errors import (
 )
 from offload.http.access import needs
 from offload.http.multipart import Part, read_parts
+from offload.http.names import NAMED_PATH, exact_name
 from offload.http.parts import Parts, parts_of
 from offload.http.problems import described, problem_of, request_id_of, status_of
 from offload.http.schemas import ArtifactOut, UploadResult, UploadResults, artifact_out, base_url
-from offload.index.recorder import Recorded
-from offload.services.ingest import SMALL, Upload
+from offload.services.ingest import SMALL, Ingested, Upload
 
 router = APIRouter()
 
@@ -66,7 +66,7 @@ class UploadQuery(BaseModel):
     type: str | None = Field(
         None,
         description="The artifact's type, a DNS label; default: by the content type.",
-        pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        json_schema_extra={"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
     )
     uid: str | None = Field(None, description="The incarnation that is meant.", pattern="^[!-~]{1,128}$")
     expires: str | None = Field(
@@ -75,7 +75,7 @@ class UploadQuery(BaseModel):
 
 
 @router.put(
-    "/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name:path}",
+    NAMED_PATH,
     operation_id="putArtifact",
     tags=["uploads"],
     status_code=201,
@@ -112,7 +112,7 @@ async def put_artifact(
     request: Request, namespace: str, run: str, name: str, query: Annotated[UploadQuery, Query()]
 ) -> Response:
     """Store one artifact: the whole body is its bytes."""
-    headers = request.headers
+    headers = _whole_fields(request.headers)
     upload = Upload(
         namespace=namespace,
         run=run,
@@ -125,8 +125,7 @@ async def put_artifact(
         expires=query.expires,
         only_new_name=_only_new_name(headers),
     )
-    recorded = await _ingest(parts_of(request), upload, _body(request))
-    return await _answer(request, recorded)
+    return _answer(request, await _ingest(parts_of(request), upload, _body(request)))
 
 
 @router.post(
@@ -180,12 +179,19 @@ async def post_artifacts(
     """Store several files in one round trip: each part is an artifact, named by its `filename`."""
     _refuse_coding(request.headers)
     sending = _Sending(request, namespace, run, query)
+    broken = None
     try:
         async for part in read_parts(request.headers.get("content-type", ""), _body(request)):
             await sending.send(part)
+    except OffloadError as error:
+        broken = error
     finally:
         await sending.settle()
-    results = [await result for result in sending.results]
+    results = [result.result() for result in sending.results]
+    if broken and not results:
+        raise broken
+    if broken:  # the files before it are stored: their sender is told so
+        results.append(_refused(request, None, broken))
     return JSONResponse(
         UploadResults(results=results).model_dump(mode="json", by_alias=True), *_whole(results)
     )
@@ -234,48 +240,40 @@ class _Sending:
                 digests=_digests(part.headers),
                 expires=self._query.expires,
             )
-            recorded = await _ingest(parts_of(self._request), upload, _chained(start, rest))
-            shown = await asyncio.to_thread(parts_of(self._request).browse.shown, recorded.artifact)
+            ingested = await _ingest(parts_of(self._request), upload, _chained(start, rest))
         except OffloadError as error:
-            name = part.filename and part.filename.encode(errors="replace").decode()
-            return UploadResult(
-                name=name, status=status_of(error), problem=problem_of(error, request_id_of(self._request))
-            )
+            return _refused(self._request, part.filename, error)
         return UploadResult(
             name=part.filename,
-            status=201 if recorded.created else 200,
-            artifact=artifact_out(self._request, shown),
+            status=201 if ingested.created else 200,
+            artifact=artifact_out(self._request, ingested.artifact, ingested.expires_at),
         )
 
 
-def exact_name(request: Request, name: str) -> str:
-    """The name as it stands in the URL. Servers decode paths leniently; a name must be valid UTF-8.
+def _refused(request: Request, name: str | None, error: OffloadError) -> UploadResult:
+    shown = name and name.encode(errors="replace").decode()
+    return UploadResult(
+        name=shown, status=status_of(error), problem=problem_of(error, request_id_of(request))
+    )
 
-    Raises:
-        InvalidNameError: it is not.
-    """
-    if "\ufffd" not in name:
-        return name
-    _, _, encoded = request.scope["raw_path"].partition(b"/artifacts/")
+
+async def _ingest(parts: Parts, upload: Upload, body: AsyncIterator[bytes]) -> Ingested:
     try:
-        return unquote_to_bytes(encoded).decode()
-    except UnicodeDecodeError as error:
-        raise InvalidNameError("name", "must be UTF-8", unquote_to_bytes(encoded)) from error
-
-
-async def _ingest(parts: Parts, upload: Upload, body: AsyncIterator[bytes]) -> Recorded:
-    try:
-        recorded = await parts.ingest.put(upload, body)
+        ingested = await parts.ingest.put(upload, body)
     except OffloadError as error:
         metrics.INGESTS.labels(error.type).inc()
         raise
-    outcome = "created" if recorded.created else "same"
+    outcome = "created" if ingested.created else "same"
     metrics.INGESTS.labels(outcome).inc()
-    metrics.INGEST_BYTES.labels(outcome).inc(recorded.artifact.size_bytes)
-    return recorded
+    metrics.INGEST_BYTES.labels(outcome).inc(ingested.artifact.size_bytes)
+    return ingested
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
+def _body(request: Request) -> AsyncIterator[bytes]:
+    return parts_of(request).ingest.steady(_sent(request))
+
+
+async def _sent(request: Request) -> AsyncIterator[bytes]:
     try:
         async for chunk in request.stream():
             if chunk:
@@ -284,13 +282,12 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         raise UploadInterruptedError from error
 
 
-async def _answer(request: Request, recorded: Recorded) -> Response:
-    artifact = recorded.artifact
+def _answer(request: Request, ingested: Ingested) -> Response:
+    artifact = ingested.artifact
     request.state.noted = {"run": artifact.run_uid, "artifact": str(artifact.id)}
-    shown = await asyncio.to_thread(parts_of(request).browse.shown, artifact)
     return JSONResponse(
-        artifact_out(request, shown).model_dump(mode="json", by_alias=True),
-        201 if recorded.created else 200,
+        artifact_out(request, artifact, ingested.expires_at).model_dump(mode="json", by_alias=True),
+        201 if ingested.created else 200,
         {
             "Location": f"{base_url(request)}/v1/artifacts/{artifact.id}",
             "ETag": artifact.etag,
@@ -307,6 +304,11 @@ def _whole(results: list[UploadResult]) -> tuple[int, dict[str, str]]:
     if any(status >= 400 for status in statuses):  # noqa: PLR2004 - client errors (section 15.5)
         return 422, {}
     return (201 if 201 in statuses else 200), {}  # noqa: PLR2004 - Created
+
+
+def _whole_fields(headers: Headers) -> dict[str, str]:
+    """A field that came in several lines is one list (RFC 9110, section 5.3)."""
+    return {name: ", ".join(headers.getlist(name)) for name in headers}
 
 
 def _content_type(headers: Mapping[str, str]) -> str | None:

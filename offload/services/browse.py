@@ -11,10 +11,9 @@ import structlog
 from offload.cluster.interface import Cluster
 from offload.domain import retention
 from offload.domain.artifact import Artifact, State
-from offload.domain.keys import marker_key
 from offload.domain.limits import PAGE_MOST
-from offload.domain.pointers import addresses, fingerprint
-from offload.domain.projection import Caps, why_absent
+from offload.domain.pointers import StatusSchema, addresses, fingerprint
+from offload.domain.projection import Caps, Projection, why_absent
 from offload.domain.retention import Policy
 from offload.domain.run import Run
 from offload.domain.times import format_time
@@ -24,13 +23,15 @@ from offload.errors import (
     ArtifactExpiredError,
     ArtifactLostError,
     ArtifactNotFoundError,
-    ObjectMissingError,
+    PointersNotKeptError,
     RunNotFoundError,
+    StoreUnavailableError,
 )
-from offload.index import Index, artifacts, identity, runs
+from offload.index import Index, artifacts, runs
 from offload.objects.interface import Objects
 from offload.services.adopt import sort_entries
 from offload.services.incarnations import Incarnations
+from offload.services.orphans import Claim, claim_on
 from offload.services.preview import preview
 from offload.services.schema import ServedSchema
 
@@ -192,13 +193,12 @@ class Browse:
         Raises:
             ClusterUnavailableError: a run that was not deleted has a status, and it cannot be read.
         """
-        self._schema.refresh()
-        schema = self._schema.current()
+        schema = self._served_schema(run)
         status = self._status(run)
         with self._index.read() as tx:
             newest = artifacts.newest_current(tx, run.uid, PAGE_MOST)
             found = sort_entries(tx, run.uid, status, newest)
-            projection = preview(tx, run.uid, schema=schema, caps=self._caps)
+            projection = preview(tx, run.uid, schema=schema, caps=self._caps) if schema else None
             history = artifacts.history(tx, run.uid, limit=PAGE_MOST)
         foreign = {fingerprint(entry) for entry in found.foreign}
         entries = [
@@ -211,40 +211,42 @@ class Browse:
             if isinstance(entry, Mapping)
         ]
         listed = {artifact.id for artifact in found.ours}
-        absent = []
-        for artifact in history:
-            if artifact.id in listed:
-                continue
-            why = why_absent(artifact, projection)
-            if run.deleted_at:
-                absent.append(Absent(artifact, "RunDeleted", f"deleted at {format_time(run.deleted_at)}"))
-            elif why:
-                absent.append(Absent(artifact, why.reason, why.message))
-            else:
-                absent.append(
-                    Absent(artifact, "NotYetPublished", run.publish_error or "the next publish lists it")
-                )
+        absent = [
+            Absent(artifact, *_why_absent(artifact, run, projection))
+            for artifact in history
+            if artifact.id not in listed
+        ]
         return Explanation(run, entries, absent)
 
-    def mark_lost(self, artifact: Artifact) -> bool:
-        """Say that the store has no bytes of `artifact`; whether that is certain.
+    def refuse_missing(self, artifact: Artifact) -> None:
+        """Raise what a reader of `artifact` is told whose bytes the store does not have.
 
-        Only a store whose marker object names this index is believed: behind another bucket or an empty
-        disk, everything would look lost.
+        They may have gone by rule or request since the row was read. Else they are lost, and the row says so
+        from now on; but only a store whose marker names this index is believed: behind another bucket or an
+        empty disk, everything would look lost.
+
+        Raises:
+            ArtifactGoneError: the bytes are gone for good.
+            StoreUnavailableError: that is not certain.
         """
-        with self._index.read() as tx:
-            index_id = str(identity(tx))
-        try:
-            marker = self._objects.read(marker_key(self._prefix)).decode()
-        except (ObjectMissingError, UnicodeDecodeError):
-            marker = ""
-        if marker.strip() != index_id or artifact.location.bucket != self._objects.bucket:
-            log.error("browse.missing_object", artifact=str(artifact.id), key=artifact.location.key)
-            return False
+        refuse_ended(self.artifact(artifact.id))
+        ours = claim_on(self._index, self._objects, self._prefix) is Claim.OURS
+        log.error("browse.missing_object", artifact=str(artifact.id), key=artifact.location.key, lost=ours)
+        if not ours or artifact.location.bucket != self._objects.bucket:
+            raise StoreUnavailableError("the store does not have these bytes, or is not the one it was")
         with self._index.begin() as tx:
             artifacts.mark_lost(tx, artifact.id)
-        log.error("browse.lost", artifact=str(artifact.id), run=artifact.run_uid, key=artifact.location.key)
-        return True
+        refuse_ended(self.artifact(artifact.id))
+
+    def _served_schema(self, run: Run) -> StatusSchema | None:
+        """None where status can list nothing: the run is deleted, or the schema keeps no pointers."""
+        if run.deleted_at:
+            return None
+        self._schema.refresh()
+        try:
+            return self._schema.current()
+        except PointersNotKeptError:
+            return None
 
     def _status(self, run: Run) -> Mapping[str, Any]:
         if run.deleted_at:
@@ -254,6 +256,17 @@ class Browse:
         except AgentRunGoneError:
             return {}
         return read.status if read.seen.uid == run.uid else {}
+
+
+def _why_absent(artifact: Artifact, run: Run, projection: Projection | None) -> tuple[str, str]:
+    if run.deleted_at:
+        return "RunDeleted", f"deleted at {format_time(run.deleted_at)}"
+    if projection is None:
+        return "PointersNotKept", PointersNotKeptError().detail
+    absence = why_absent(artifact, projection)
+    if absence:
+        return absence.reason, absence.message
+    return "NotYetPublished", run.publish_error or "the next publish lists it"
 
 
 def refuse_ended(artifact: Artifact) -> None:

@@ -19,6 +19,7 @@ import structlog
 import uuid_utils.compat
 
 from offload import metrics
+from offload.domain import retention
 from offload.domain.artifact import Artifact, Location, NewArtifact
 from offload.domain.keys import object_key
 from offload.domain.names import (
@@ -78,6 +79,17 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of an upload that was taken."""
+
+    artifact: Artifact
+    created: bool
+    """False: the current version of the name had these bytes already."""
+    expires_at: datetime | None
+    """When the rules in force end it; None while that is not known, or for ever."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How much one process takes."""
 
@@ -122,8 +134,8 @@ class Ingest:
         self._running = 0
         self._stopping = False
 
-    async def put(self, upload: Upload, body: AsyncIterator[bytes]) -> Recorded:
-        """Store `body` and record it; a body whose bytes the current version has is not stored twice.
+    async def put(self, upload: Upload, body: AsyncIterator[bytes]) -> Ingested:
+        """Store `body`, a `steady` one, and record it; what the current version has is not stored twice.
 
         When this returns, the bytes and their row are durable. When it raises, nothing of the upload can be
         seen, and what could not be cleaned up is the orphan cleaner's.
@@ -131,12 +143,15 @@ class Ingest:
         with self._slot():
             described = await self._describe(upload)
             known = await self._answer_before_body(described)
-            if known:
-                return Recorded(known, created=False)
-            first, rest = await self._first_piece(upload, body)
-            size_bytes = len(first) if rest is None else upload.size_bytes
-            async with self._budget.reserve(self._objects.window(size_bytes) + PIECE):
-                return await self._store(described, _joined(first, rest), size_bytes)
+            recorded = Recorded(known, created=False) if known else await self._take(described, body)
+            artifact = recorded.artifact
+            expires_at = retention.expiry(artifact, described.run, self._policy)
+            return Ingested(artifact, recorded.created, expires_at)
+
+    async def steady(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """`body`, ended by an error where it stalls or the process is shutting down."""
+        while (chunk := await self._next(body)) is not None:
+            yield chunk
 
     def end_sources(self) -> None:
         """End all bodies that are still being read: their uploads answer 503 and leave nothing behind."""
@@ -201,6 +216,12 @@ class Ingest:
         with self._index.read() as tx:
             return artifacts.current(tx, run_uid, name)
 
+    async def _take(self, described: _Described, body: AsyncIterator[bytes]) -> Recorded:
+        first, rest = await self._first_piece(described.upload, body)
+        size_bytes = len(first) if rest is None else described.upload.size_bytes
+        async with self._budget.reserve(self._objects.window(size_bytes) + PIECE):
+            return await self._store(described, _joined(first, rest), size_bytes)
+
     async def _first_piece(
         self, upload: Upload, body: AsyncIterator[bytes]
     ) -> tuple[bytes, AsyncIterator[bytes] | None]:
@@ -214,12 +235,9 @@ class Ingest:
         return bytes(start), None
 
     async def _bounded(self, upload: Upload, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The body, ended by an error where it stalls, grows too large or has not the length it claims."""
+        """The body, ended by an error where it grows too large or has not the length it claims."""
         size = 0
-        while True:
-            chunk = await self._next(body)
-            if chunk is None:
-                break
+        async for chunk in body:
             size += len(chunk)
             if size > self._limits.size_bytes:
                 raise self._too_large(size)

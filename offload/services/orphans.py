@@ -13,7 +13,7 @@ from enum import StrEnum
 from itertools import islice
 from uuid import UUID
 
-from offload.domain.keys import artifact_id_of, marker_key, root
+from offload.domain.keys import artifact_id_of, is_probe, marker_key, root
 from offload.domain.limits import DELETE_BATCH
 from offload.errors import ObjectMissingError
 from offload.index import Index, artifacts, meta, sweeping
@@ -57,12 +57,26 @@ def claim_prefix(index: Index, objects: Objects, *, prefix: str, anyway: bool = 
     A prefix that is in use stays as it is, unless `anyway`: an operator's word that its objects are this
     index's. The cleaner runs under `Claim.OURS` alone.
     """
-    claim = _claim_on(index, objects, prefix)
-    in_use = next(objects.list(root(prefix)), None) is not None
+    claim, in_use = claim_of(index, objects, prefix=prefix)
     if claim is Claim.OURS or (in_use and not anyway):
         return claim
     objects.write(marker_key(prefix), str(_identity(index)).encode())
     return Claim.OURS
+
+
+def claim_of(index: Index, objects: Objects, *, prefix: str) -> tuple[Claim, bool]:
+    """To whom the prefix belongs, and whether anything is under it."""
+    there = (one for one in objects.list(root(prefix)) if not is_probe(one.location.key, prefix))
+    return claim_on(index, objects, prefix), next(there, None) is not None
+
+
+def claim_on(index: Index, objects: Objects, prefix: str) -> Claim:
+    """Whose objects the prefix has, by its marker alone."""
+    try:
+        marker = objects.read(marker_key(prefix))
+    except ObjectMissingError:
+        return Claim.UNMARKED
+    return Claim.OURS if marker.strip() == str(_identity(index)).encode() else Claim.FOREIGN
 
 
 def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an operator's word
@@ -79,7 +93,7 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
     `beyond_guard` is an operator's word that so many orphans are right. A pass that is interrupted harms
     nothing and is simply repeated.
     """
-    claim = _claim_on(index, objects, prefix)
+    claim = claim_on(index, objects, prefix)
     if claim is not Claim.OURS:
         return OrphanReport(stopped_because=f"the prefix {prefix!r} is {claim}, not this index's own")
     before = (now or datetime.now(UTC)) - grace
@@ -99,14 +113,6 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
     removed = [gone for batch in _batches(orphans) for gone in _remove(index, objects, batch, prefix)]
     removed_bytes = sum(one.size_bytes for one in removed)
     return OrphanReport(seen, len(orphans), size, len(removed), removed_bytes, aborted)
-
-
-def _claim_on(index: Index, objects: Objects, prefix: str) -> Claim:
-    try:
-        marker = objects.read(marker_key(prefix))
-    except ObjectMissingError:
-        return Claim.UNMARKED
-    return Claim.OURS if marker.strip() == str(_identity(index)).encode() else Claim.FOREIGN
 
 
 def _identity(index: Index) -> UUID:

@@ -5,9 +5,16 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import structlog
+
+from offload.errors import OffloadError
+
 PATIENCE_SECONDS = 3.0
 KEPT_SECONDS = 2.0
 """Probes come from several places; the parts are asked no more often than this."""
+
+
+log = structlog.get_logger()
 
 
 class Readiness:
@@ -42,8 +49,13 @@ class Readiness:
             self._asking[name].result(timeout=max(0.0, until - time.monotonic()))
         except TimeoutError:
             return f"no answer within {PATIENCE_SECONDS:.0f} s"
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the part is not ready
+        except OffloadError as error:
             del self._asking[name]
-            return str(error)
+            log.warning("readiness", part=name, problem=error.detail)
+            return error.told
+        except Exception:
+            del self._asking[name]
+            log.exception("readiness", part=name)
+            return "failed in a way that was not expected; the log has it"
         del self._asking[name]
         return None

@@ -1,0 +1,270 @@
+"""Uploads that do not end well, and what is left of them: nothing.
+
+Cases: a connection that ends early (with a length, chunked, before and after the first part); a sender that stalls (408), also inside a multipart body; the store failing at the start and
+in the middle; the index failing at look-up and at commit (503, Retry-After, no row, nothing visible); the
+run deleted and created again during an upload; shut-down during an upload (503); as many uploads as are
+taken, and one more (503); many large uploads within one byte budget.
+"""
+
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from offload import metrics
+from offload.errors import StoreUnavailableError
+from offload.objects.memory import MemoryObjects
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 20971520", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("sent", [1000, 100_000, 9 * MIB])
+def test_a_connection_that_ends_early_leaves_nothing(service: Any, run: Any, framing: str, sent: int) -> None:
+    before = _outcomes("upload-interrupted")
+    with service.connect() as connection:
+        connection.sendall(service.request("PUT", run.at("x"), framing))
+        if "chunked" in framing:
+            connection.sendall(b"%x\r\n" % (sent + 1))
+        connection.sendall(b"x" * sent)
+    _eventually(lambda: _outcomes("upload-interrupted") == before + 1)
+    service.assert_nothing_left(run)
+
+
+@pytest.mark.parametrize("sent", [b"", b"x" * 1000, b"x" * 200_000])
+def test_a_sender_that_stalls_is_answered_408(
+    serve: Any, read_answer: Callable[..., Any], sent: bytes
+) -> None:
+    service = serve(upload_stall=timedelta(milliseconds=200))
+    run = service.run()
+    with service.connect() as connection:
+        connection.sendall(service.request("PUT", run.at("x"), "Content-Length: 1000000") + sent)
+        answer = read_answer(connection)
+        assert answer.status == 408
+        assert b"urn:offload:problem:upload-timed-out" in answer.read(int(answer.headers["Content-Length"]))
+    service.assert_nothing_left(run)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"--b\r\nContent-Disposition: form-data; na",
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\nabc',
+    ],
+)
+def test_a_multipart_sender_that_stalls_is_answered_408(
+    serve: Any, read_answer: Callable[..., Any], sent: bytes
+) -> None:
+    service = serve(upload_stall=timedelta(milliseconds=200))
+    run = service.run()
+    head = service.request(
+        "POST", run.artifacts, "Content-Length: 1000000", "Content-Type: multipart/form-data; boundary=b"
+    )
+    with service.connect() as connection:
+        connection.sendall(head + sent)
+        assert read_answer(connection, "POST").status == 408
+    service.assert_nothing_left(run)
+
+
+@pytest.mark.parametrize("size", [10, 20 * MIB])
+def test_a_store_that_is_away_is_503_and_leaves_nothing(serve: Any, size: int) -> None:
+    objects = MemoryObjects()
+    service = serve(objects=objects)
+    run = service.run()
+
+    def fail(operation: str, _key: str) -> None:
+        if operation == "put":
+            raise StoreUnavailableError("storing an object: no answer from the store (ConnectTimeoutError)")
+
+    objects.before = fail
+    answer = run.put("x", b"x" * size)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json()["type"] == "urn:offload:problem:store-unavailable"
+    objects.before = lambda _operation, _key: None
+    service.assert_nothing_left(run)
+    assert run.put("x", b"x" * size).status_code == 201
+
+
+class FailsInTheMiddle(MemoryObjects):
+    """The store goes away after the first MiBs; like S3's adapter it aborts its upload and pulls no more."""
+
+    async def put(self, key: str, source: Any, **arguments: Any) -> Any:
+        async def broken() -> Any:
+            seen = 0
+            async for piece in source:
+                seen += len(piece)
+                if seen > 9 * MIB:
+                    raise StoreUnavailableError("storing a part: the store answered 500 InternalError")
+                yield piece
+
+        return await super().put(key, broken(), **arguments)
+
+
+def test_a_store_that_fails_in_the_middle_is_503_and_leaves_nothing(serve: Any) -> None:
+    service = serve(objects=FailsInTheMiddle())
+    run = service.run()
+    answer = run.put("x", iter([b"x" * MIB] * 32))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json()["detail"] == "storing a part: the store answered 500 InternalError"
+    service.assert_nothing_left(run)
+
+
+@pytest.mark.parametrize("table", ["runs", "artifacts"])
+def test_an_index_that_fails_is_503_and_leaves_no_row(serve: Any, table: str) -> None:
+    service = serve()
+    run = service.run()
+    run.stored("before")
+    with _without(service.database, table):
+        answer = run.put("x", b"acknowledged by nobody")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        problem = answer.json()
+        assert problem["type"] == "urn:offload:problem:index-unavailable"
+        assert table not in problem["detail"]
+        listed = service.http.get(run.artifacts)
+        assert (listed.status_code, "items" in listed.json()) == (503, False)
+    assert [item["name"] for item in run.history()] == ["before"]
+    assert run.put("x", b"acknowledged by nobody").status_code == 201
+
+
+def test_a_run_that_is_created_again_during_an_upload_is_not_taken_for_the_old_one(serve: Any) -> None:
+    service = serve()
+    run = service.run()
+    run.stored("before")
+    again: list[Any] = []
+
+    def body() -> Iterator[bytes]:
+        yield b"x" * 100_000
+        service.delete_run(run)
+        again.append(service.run(run.name))
+        yield b"y"
+
+    answer = run.put("x", body())
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:offload:problem:run-changed")
+    service.assert_nothing_left(run, objects=1, rows=1)
+    assert run.put("x").json()["run"]["uid"] == again[0].uid
+    assert [item["name"] for item in run.history()] == ["before"]
+
+
+def test_shut_down_ends_bodies_that_are_being_read(serve: Any, read_answer: Callable[..., Any]) -> None:
+    service = serve()
+    run = service.run()
+    with service.connect() as put, service.connect() as post:
+        put.sendall(service.request("PUT", run.at("x"), "Content-Length: 1000000") + b"x" * 100_000)
+        post.sendall(
+            service.request(
+                "POST", run.artifacts, "Content-Length: 9999", "Content-Type: multipart/form-data; boundary=b"
+            )
+        )
+        ingest = service.parts.ingest
+        _eventually(lambda: len(ingest._deadlines) == 2)
+        loop = next(iter(service.server.servers)).get_loop()
+        loop.call_soon_threadsafe(ingest.end_sources)
+        for connection, method in ((put, "PUT"), (post, "POST")):
+            answer = read_answer(connection, method)
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert b"shutting-down" in answer.read(int(answer.headers["Content-Length"]))
+    assert run.put("y").status_code == 503
+    service.assert_nothing_left(run)
+
+
+def test_one_upload_more_than_are_taken_is_503(serve: Any, read_answer: Callable[..., Any]) -> None:
+    service = serve(upload_max_concurrent=2)
+    run = service.run()
+    with service.connect() as one, service.connect() as two:
+        for connection in (one, two):
+            connection.sendall(service.request("PUT", run.at("x"), "Content-Length: 5") + b"abc")
+        _eventually(lambda: service.parts.ingest._running == 2)
+        refused = run.put("z")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json()["type"] == "urn:offload:problem:too-many-uploads"
+        one.sendall(b"de")
+        assert read_answer(one).status == 201
+        assert run.put("z").status_code == 201
+        two.sendall(b"de")
+        assert read_answer(two).status in {200, 201}
+
+
+class Slow(MemoryObjects):
+    """Counts what the uploads in progress may hold, as their windows say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.most = 0, 0
+
+    async def put(self, key: str, source: Any, *, size_bytes: int | None, **arguments: Any) -> Any:
+        import asyncio  # noqa: PLC0415 - one use
+
+        window = self.window(size_bytes)
+        self.held += window
+        self.most = max(self.most, self.held)
+        try:
+            await asyncio.sleep(0.05)
+            return await super().put(key, source, size_bytes=size_bytes, **arguments)
+        finally:
+            self.held -= window
+
+
+def test_many_large_uploads_stay_within_the_byte_budget(serve: Any) -> None:
+    objects, budget = Slow(), 80 * MIB
+    service = serve(objects=objects, upload_memory=budget)
+    run = service.run()
+    watched = _Watch(lambda: service.parts.ingest._budget.used)
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda n: run.put(f"f{n}", iter([b"%02d" % n * 2**19] * 6)), range(12)))
+    most = watched.end()
+    assert [answer.status_code for answer in answers] == [201] * 12
+    assert (objects.most, most) == (64 * MIB, 66 * MIB)  # two windows, and the piece that each pulls
+    assert service.parts.ingest._budget.used == 0
+
+
+class _Watch:
+    """The largest value that a number has had, seen often."""
+
+    def __init__(self, value: Callable[[], int]) -> None:
+        self._value, self._most, self._ended = value, 0, threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def end(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return self._most
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.001):
+            self._most = max(self._most, self._value())
+
+
+@contextmanager
+def _without(database: Path, table: str) -> Iterator[None]:
+    """The index with a table out of reach."""
+    with sqlite3.connect(database, timeout=10) as connection:
+        connection.execute("PRAGMA legacy_alter_table = ON")
+        connection.execute(f"ALTER TABLE {table} RENAME TO away")
+    try:
+        yield
+    finally:
+        with sqlite3.connect(database, timeout=10) as connection:
+            connection.execute("PRAGMA legacy_alter_table = ON")
+            connection.execute(f"ALTER TABLE away RENAME TO {table}")
+
+
+def _outcomes(outcome: str) -> float:
+    return metrics.INGESTS.labels(outcome)._value.get()
+
+
+def _eventually(fact: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not fact():
+        assert time.monotonic() < until, "it did not come true in time"
+        time.sleep(0.01)

@@ -1,0 +1,409 @@
+"""`offload doctor`, on SQLite, SeaweedFS and the AgentRun stand-in.
+
+Cases: all is well and nothing stays behind; wrong credentials, a bucket that is missing, a store that hangs;
+an index that is missing, has no tables, is newer, is out of reach with a password; an API server that is
+down, a schema that keeps nothing, one that lowers the cap, permissions that are refused; whose the prefix is;
+settings that are risky or unusable; each check by itself: errors, silence, secrets; the command's exit codes
+and its JSON.
+"""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import yaml
+from typer.testing import CliRunner
+
+from offload import wiring
+from offload.cli.main import app
+from offload.cluster.standin import StandIn
+from offload.dev.stores import SeaweedFS, StoreAddress
+from offload.domain.keys import MARKER
+from offload.errors import StoreUnavailableError
+from offload.index import migrate
+from offload.objects.s3 import S3Objects
+from offload.services.doctor import Check, Finding, State, examine, is_broken
+from offload.services.doctor.findings import Verdict, ok
+from offload.services.doctor.store import judge_clock
+from offload.services.orphans import claim_prefix
+from offload.settings import load_settings
+
+Doctor = Callable[..., dict[tuple[str, str], Finding]]
+
+
+@pytest.fixture(scope="module")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreAddress]:
+    data = tmp_path_factory.mktemp("doctor-store")
+    store = SeaweedFS(data)
+    try:
+        yield store.start()
+    finally:
+        store.stop(keep_data=False)
+        shutil.rmtree(data)
+
+
+@pytest.fixture(scope="module")
+def standin() -> Iterator[StandIn]:
+    with StandIn().running() as running:
+        yield running
+
+
+@pytest.fixture
+def surroundings(
+    seaweedfs: StoreAddress, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The environment of a service of which everything works; its folder."""
+    url = f"sqlite:///{tmp_path}/index.db"
+    migrate.upgrade(url)
+    (tmp_path / "tokens.yaml").write_text("tokens: []\n")
+    (tmp_path / "rules.yaml").write_text("default: {keepFor: 30d}\n")
+    for name, value in {
+        "OFFLOAD_DATABASE_URL": url,
+        "OFFLOAD_TOKENS_FILE": f"{tmp_path}/tokens.yaml",
+        "OFFLOAD_S3_BUCKET": seaweedfs.bucket,
+        "OFFLOAD_S3_PREFIX": tmp_path.name,
+        "OFFLOAD_S3_ENDPOINT_URL": seaweedfs.endpoint_url,
+        "OFFLOAD_S3_ADDRESSING": "path",
+        "OFFLOAD_KUBECONFIG": standin.kubeconfig,
+        "AWS_ACCESS_KEY_ID": seaweedfs.access_key,
+        "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_key,
+        "AWS_REGION": seaweedfs.region,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@pytest.fixture
+def doctor(surroundings: Path) -> Doctor:  # noqa: ARG001 - the environment is what is examined
+    """Examine, with these settings other than they should be."""
+
+    def examined(**other: Any) -> dict[tuple[str, str], Finding]:
+        findings = wiring.checkup(load_settings(**other))
+        return {(finding.part, finding.check): finding for finding in findings}
+
+    return examined
+
+
+@pytest.fixture
+def objects(seaweedfs: StoreAddress) -> Iterator[S3Objects]:
+    adapter = S3Objects(seaweedfs.connection())
+    yield adapter
+    adapter.close()
+
+
+def parts_of(findings: Mapping[tuple[str, str], Finding], state: State) -> set[str]:
+    return {part for (part, _), finding in findings.items() if finding.state is state}
+
+
+def test_all_is_well_and_nothing_stays_behind(doctor: Doctor, objects: S3Objects, surroundings: Path) -> None:
+    found = doctor()
+    assert not is_broken(found.values()), found
+    warned = {check for (_, check), finding in found.items() if finding.state is State.WARNING}
+    assert warned <= {"retention", "abort rule", "lifecycle", "versioning", "watch"}
+    assert (
+        found["store", "prefix"].found
+        == f"'{surroundings.name}' is unused; `offload serve` marks it as its own"
+    )
+    assert found["store", "clock"].found == "the same as this host's"
+    assert found["cluster", "schema"].found == "keeps native and legacy pointers; at most 50 are listed"
+    assert found["cluster", "patch agentruns/status"].state is State.OK
+    assert all(finding.remedy for finding in found.values() if finding.state is not State.OK)
+    assert list(objects.list(surroundings.name)) == []
+    assert list(objects.open_uploads(surroundings.name)) == []
+
+
+def test_wrong_credentials_break_the_store_alone(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-another")
+    found = doctor()
+    assert parts_of(found, State.BROKEN) == {"store"}
+    assert found["store", "bucket"].state is State.BROKEN
+    assert "SignatureDoesNotMatch" in found["store", "write"].found
+    assert "s3:PutObject" in found["store", "write"].remedy
+    assert found["store", "clock"].state is State.OK  # a refusal tells the time as well
+    assert "a-secret-of-another" not in repr(found)
+
+
+def test_a_missing_bucket_is_named(doctor: Doctor) -> None:
+    found = doctor(s3_bucket="nobody-made-it")
+    assert found["store", "bucket"].found == "there is no bucket 'nobody-made-it'"
+    assert "OFFLOAD_S3_BUCKET" in found["store", "bucket"].remedy
+    assert parts_of(found, State.BROKEN) == {"store"}
+
+
+def test_a_store_that_hangs_is_told_in_time(doctor: Doctor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        found = doctor(s3_endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - began < 12
+    assert found["store", "bucket"].state is State.BROKEN
+    assert parts_of(found, State.BROKEN) == {"store"}
+
+
+def test_a_missing_index_is_not_made(doctor: Doctor, tmp_path: Path) -> None:
+    found = doctor(database_url=f"sqlite:///{tmp_path}/none.db")
+    assert found["index", "revision"].remedy == "offload migrate"
+    assert parts_of(found, State.BROKEN) == {"index", "store"}  # whose the prefix is cannot be told
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_an_index_without_tables_is_reached_and_needs_migrate(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    found = doctor(database_url=f"sqlite:///{tmp_path}/empty.db")
+    assert found["index", "reachable"].state is State.OK
+    assert found["index", "revision"].state is State.BROKEN
+    assert found["index", "revision"].remedy == "offload migrate"
+    assert "no such table" in found["index", "write"].found
+
+
+def test_an_index_of_a_newer_release_is_told_by_its_revision(doctor: Doctor, tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/index.db")
+    with engine.begin() as tx:
+        tx.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+        tx.execute(sa.text("UPDATE meta SET readable_by = '9999'"))
+    assert "9999" in doctor()["index", "revision"].found
+    with engine.begin() as tx:
+        tx.execute(sa.text("UPDATE meta SET readable_by = :head"), {"head": migrate.head()})
+    engine.dispose()
+    found = doctor()["index", "revision"]
+    assert (found.state, found.found) == (
+        State.OK,
+        f"at 9999, which this release ({migrate.head()}) can use",
+    )
+
+
+def test_an_index_out_of_reach_says_why_and_no_password(doctor: Doctor) -> None:
+    found = doctor(database_url=f"postgresql://ours:p%40ss-word@127.0.0.1:{free_port()}/offload")
+    assert "refused" in found["index", "reachable"].found
+    assert "OFFLOAD_DATABASE_URL" in found["index", "reachable"].remedy
+    assert "ss-word" not in repr(found)
+    assert found["cluster", "reachable"].state is State.OK
+
+
+def test_a_cluster_that_is_down_breaks_the_cluster_alone(doctor: Doctor, tmp_path: Path) -> None:
+    found = doctor(kubeconfig=kubeconfig_of(f"http://127.0.0.1:{free_port()}", tmp_path))
+    assert parts_of(found, State.BROKEN) == {"cluster"}
+    assert "GET /version" in found["cluster", "reachable"].found
+
+
+def test_no_kubernetes_configuration_is_a_finding(doctor: Doctor, tmp_path: Path) -> None:
+    found = doctor(kubeconfig=tmp_path / "none")
+    assert parts_of(found, State.BROKEN) == {"cluster"}
+    assert "no usable Kubernetes configuration" in found["cluster", "reachable"].found
+
+
+@pytest.mark.parametrize(
+    ("status", "found", "state"),
+    [
+        ({"phase": {"type": "string"}}, "the served AgentRun schema has no status.artifacts", State.BROKEN),
+        (
+            {
+                "artifacts": {
+                    "type": "array",
+                    "maxItems": 20,
+                    "items": {
+                        "type": "object",
+                        "required": ["name"],
+                        "properties": {f: {"type": "string"} for f in ("name", "path", "key", "url")},
+                    },
+                }
+            },
+            "keeps legacy pointers; at most 20 are listed: the schema lowers the setting of 50",
+            State.WARNING,
+        ),
+    ],
+)
+def test_the_served_schema_says_what_is_kept(
+    doctor: Doctor, tmp_path: Path, status: dict[str, Any], found: str, state: State
+) -> None:
+    crd = yaml.safe_load(Path("deploy/crd/agentruns.yaml").read_text())
+    for version in crd["spec"]["versions"]:
+        schema = version["schema"]["openAPIV3Schema"]
+        schema.pop("x-kubernetes-preserve-unknown-fields", None)
+        schema["properties"]["status"] = {"type": "object", "properties": status}
+    (tmp_path / "crd.yaml").write_text(yaml.safe_dump(crd))
+    with StandIn(crd=tmp_path / "crd.yaml").running() as other:
+        findings = doctor(kubeconfig=Path(other.kubeconfig))
+    schema_finding = findings["cluster", "schema"]
+    assert (schema_finding.found, schema_finding.state) == (found, state)
+    if state is State.WARNING:
+        assert "drops status.conditions" in findings["cluster", "schema of conditions"].found
+
+
+def test_refused_permissions_are_named_one_by_one(doctor: Doctor, tmp_path: Path) -> None:
+    def allowed(spec: Mapping[str, Any]) -> bool:
+        asked = spec.get("resourceAttributes", {})
+        return asked.get("subresource") != "status" and asked.get("resource") != "events"
+
+    with api_server(allowed) as url:
+        config = kubeconfig_of(url, tmp_path)
+        found = doctor(kubeconfig=config)
+        observing = doctor(kubeconfig=config, publish="observe")
+    assert found["cluster", "reachable"].found == "v1.37.0 answers"
+    assert found["cluster", "patch agentruns/status"].state is State.BROKEN
+    assert found["cluster", "patch agentruns/status"].remedy == "grant it as deploy/base does"
+    assert found["cluster", "create events"].state is State.WARNING
+    assert found["cluster", "watch agentruns"].state is State.OK
+    assert observing["cluster", "patch agentruns/status"].state is State.WARNING
+
+
+def test_a_prefix_is_ours_or_anothers_or_unmarked(
+    doctor: Doctor, objects: S3Objects, surroundings: Path
+) -> None:
+    prefix = surroundings.name
+    objects.write(f"{prefix}/something", b"x")
+    unmarked = doctor()["store", "prefix"]
+    assert unmarked.state is State.WARNING
+    assert "offload orphans --claim" in unmarked.remedy
+
+    index = wiring.open_index(load_settings())
+    claim_prefix(index, objects, prefix=prefix, anyway=True)
+    index.close()
+    assert doctor()["store", "prefix"].found == f"'{prefix}' is this index's own"
+
+    objects.write(f"{prefix}/{MARKER}", b"another")
+    foreign = doctor()["store", "prefix"]
+    assert foreign.state is State.BROKEN
+    assert "OFFLOAD_S3_PREFIX" in foreign.remedy
+
+
+def test_risky_settings_are_warnings(doctor: Doctor) -> None:
+    found = doctor(auth="none", artifacts_max=200, publish="off")
+    for check in ("access", "limits", "publish", "retention"):
+        assert found["settings", check].state is State.WARNING, check
+    assert not parts_of(found, State.BROKEN)
+    with_rules = doctor(retention_file=Path(load_settings().tokens_file or "").with_name("rules.yaml"))
+    assert with_rules["settings", "retention"].found
+
+
+def test_unusable_files_are_broken(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("default: {keepFor: soon}\n")
+    found = doctor(tokens_file=tmp_path / "none", retention_file=tmp_path / "wrong.yaml")
+    assert found["settings", "access"].state is State.BROKEN
+    assert found["settings", "retention"].state is State.BROKEN
+    assert doctor(auth="none", host="0.0.0.0")["settings", "access"].state is State.BROKEN
+
+
+def test_each_check_is_by_itself() -> None:
+    never = threading.Event()
+
+    def halfway() -> Iterator[Verdict]:
+        yield ok("began")
+        raise StoreUnavailableError("the key is hunter2")
+
+    def silent() -> Iterator[Verdict]:
+        never.wait()
+        yield ok("late")
+
+    def wrong() -> Iterator[Verdict]:
+        raise ValueError("7")
+
+    checks = [
+        Check("a", "silent", silent, "wake it"),
+        Check("a", "halfway", halfway, "mend it"),
+        Check("b", "wrong", wrong, ""),
+        Check("b", "fine", lambda: [ok("yes")], ""),
+    ]
+    found = examine(checks, patience=0.2, secrets=["hunter2"])
+    never.set()
+    assert found == [
+        Finding("a", "silent", State.BROKEN, "no answer within 0.2 s", "wake it"),
+        Finding("a", "halfway", State.OK, "began", ""),
+        Finding("a", "halfway", State.BROKEN, "the key is ***", "mend it"),
+        Finding("b", "wrong", State.BROKEN, "unexpected ValueError: 7", ""),
+        Finding("b", "fine", State.OK, "yes", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "state", "found"),
+    [
+        (1, State.OK, "the same as this host's"),
+        (-20, State.OK, "20 s behind this host's"),
+        (90, State.WARNING, "90 s ahead of this host's"),
+        (-1000, State.BROKEN, "1000 s behind this host's: requests are refused"),
+    ],
+)
+def test_another_clock_matters_from_a_minute_on(seconds: int, state: State, found: str) -> None:
+    verdict = judge_clock(timedelta(seconds=seconds), refused_from=timedelta(minutes=15))
+    assert (verdict.state, verdict.found) == (state, found)
+
+
+@pytest.mark.usefixtures("surroundings")
+def test_the_command_prints_a_table_or_json_and_fails_only_where_something_is_broken(
+    monkeypatch: pytest.MonkeyPatch, seaweedfs: StoreAddress
+) -> None:
+    run = CliRunner()
+    well = run.invoke(app, ["doctor"])
+    assert well.exit_code == 0, well.output
+    assert "0 broken" in well.output
+    assert seaweedfs.secret_key not in well.output
+
+    monkeypatch.setenv("OFFLOAD_S3_BUCKET", "nobody-made-it")
+    ill = run.invoke(app, ["doctor", "--json"])
+    answer = json.loads(ill.stdout)
+    assert (ill.exit_code, answer["broken"]) == (1, True)
+    assert {"part", "check", "state", "found", "remedy"} == answer["findings"][0].keys()
+
+    monkeypatch.setenv("OFFLOAD_PORT", "many")
+    unusable = run.invoke(app, ["doctor"])
+    assert unusable.exit_code == 1
+    assert "OFFLOAD_PORT" in unusable.output
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def kubeconfig_of(server: str, folder: Path) -> Path:
+    path = folder / "kubeconfig"
+    named = {"cluster": {"server": server}, "name": "it"}
+    context = {"context": {"cluster": "it", "user": "it"}, "name": "it"}
+    user = {"name": "it", "user": {"token": "a-token"}}
+    path.write_text(
+        yaml.safe_dump({"clusters": [named], "contexts": [context], "users": [user], "current-context": "it"})
+    )
+    return path
+
+
+class api_server:  # noqa: N801 - a context, used like a function
+    """An API server that knows its version and who may what, and nothing else."""
+
+    def __init__(self, allowed: Callable[[Mapping[str, Any]], bool]) -> None:
+        class Answers(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(200 if self.path == "/version" else 404, {"gitVersion": "v1.37.0"})
+
+            def do_POST(self) -> None:
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._answer(201, {"status": {"allowed": allowed(review["spec"])}})
+
+            def _answer(self, status: int, body: Mapping[str, Any]) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            def log_message(self, *_arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __exit__(self, *_exception: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
