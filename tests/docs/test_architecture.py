@@ -1,8 +1,8 @@
 """docs/architecture.md and the layers.
 
-Cases: every room is in the table, and none that is not there; what the walk through the rooms names exists; each
-of the ten promises names tests, and they exist; the domain imports the standard library alone; each package that
-one room alone may import is in a contract.
+Cases: every room is in the table, and none that is not there; what the walk through the rooms names is there;
+each of the ten promises names tests, and they are there; the domain imports the standard library alone; each
+package that one room alone may import is in a contract.
 """
 
 import ast
