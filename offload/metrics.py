@@ -54,11 +54,13 @@ BYTES_IN_FLIGHT = Gauge(
 BUDGET = Gauge("offload_upload_memory_budget_bytes", "The upload budget.", multiprocess_mode="livesum")
 STORE_SECONDS = Histogram(
     "offload_store_operation_duration_seconds",
-    "Requests to the object store, by what they do.",
+    "Requests to the object store by what they do; `put`: a whole artifact.",
     ["operation"],
 )
 INDEX_SECONDS = Histogram(
-    "offload_index_operation_duration_seconds", "Index transactions: read or write.", ["operation"]
+    "offload_index_operation_duration_seconds",
+    "Transactions, read or write; `record`: an artifact's wait for its commit.",
+    ["operation"],
 )
 ORPHANS_REMOVED = Counter(
     "offload_orphans_removed_total", "Objects and open uploads without a row that were removed."

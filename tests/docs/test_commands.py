@@ -1,8 +1,8 @@
 """docs/cli.md says what `offload --help` says, and the README's commands run.
 
 Cases: every command and sub-command has its section, and no section is left over; a section, or what is said
-of all commands, names every option; the variables that options are read from; the README's quick commands; what
-`make` would do; the extras that the README installs.
+of all commands, names every option; the variables that options are read from; the README's quick commands;
+what `make` would do; the extras that the README installs.
 """
 
 import os
