@@ -67,7 +67,9 @@ def claim_prefix(index: Index, objects: Objects, *, prefix: str, anyway: bool = 
 def claim_of(index: Index, objects: Objects, *, prefix: str) -> tuple[Claim, bool]:
     """To whom the prefix belongs, and whether anything is under it."""
     there = (one for one in objects.list(root(prefix)) if not is_probe(one.location.key, prefix))
-    return claim_on(index, objects, prefix), next(there, None) is not None
+    in_use = next(there, None) is not None
+    # The marker comes second: what another process of ours has marked meanwhile is not a stranger's.
+    return claim_on(index, objects, prefix), in_use
 
 
 def claim_on(index: Index, objects: Objects, prefix: str) -> Claim:

@@ -3,7 +3,7 @@
 - old objects without a row go, those with a row, young ones and strangers stay
 - an erased artifact's object that is there again is an orphan; a lost one's is not
 - abandoned multipart uploads are aborted, young and strange ones stay
-- a prefix is claimed once; a missing or another index's marker stops the pass
+- a prefix is claimed once, also by two processes at once; a missing or another index's marker stops the pass
 - more than 100 orphans and 20 % of what is stored stop the pass, unless an operator says so
 - a row that comes between the listing and the deletion saves its object
 """
@@ -166,6 +166,20 @@ def test_implausibly_many_orphans_stop_the_pass(
 
 
 @pytest.mark.parametrize("objects", ["memory"], indirect=True)
+def test_two_processes_that_claim_at_once_both_have_it(
+    index: Index, objects: Objects, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = objects.list
+
+    def marked_meanwhile(under: str) -> Iterator[ObjectInfo]:
+        monkeypatch.undo()
+        assert claim_prefix(index, objects, prefix=prefix) is Claim.OURS
+        return listing(under)
+
+    monkeypatch.setattr(objects, "list", marked_meanwhile)
+    assert claim_prefix(index, objects, prefix=prefix) is Claim.OURS
+
+
 def test_a_row_that_comes_during_the_pass_saves_its_object(
     index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID]
 ) -> None:
