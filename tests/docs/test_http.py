@@ -1,14 +1,18 @@
 """docs/http.md says what the OpenAPI document says.
 
 Cases: every endpoint has its section and no section is left over; a section names every parameter and every
-answer, and no answer that there is none of; the problem types of each answer; the table at the top.
+answer, and no answer that there is none of; the problem types of each answer; the table at the top; the example
+of an artifact; the table of types.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from offload.domain.names import default_type
 
 TEXT = (Path(__file__).parents[2] / "docs/http.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", TEXT, re.MULTILINE))
@@ -75,3 +79,22 @@ def test_a_section_names_every_answer(endpoint: tuple[str, str], openapi: dict[s
         if types or int(status) not in EVERYWHERE:
             assert types <= documented[int(status)], status
     assert {str(status) for status in documented} <= set(responses)
+
+
+def test_the_example_of_an_artifact_has_its_fields(openapi: dict[str, Any]) -> None:
+    example = json.loads(re.findall(r"```json\n(\{\n.*?)```", TEXT, re.DOTALL)[0])
+    schemas = openapi["components"]["schemas"]
+    assert list(example) == list(schemas["ArtifactOut"]["properties"])
+    assert list(example["run"]) == list(schemas["RunReference"]["properties"])
+
+
+def test_the_table_of_types_is_the_rules() -> None:
+    rows = re.findall(
+        r"^\| (`[a-z]+/.*) \| (`\w.*`)(?: else)? \|$", TEXT.partition("\n## PUT")[0], re.MULTILINE
+    )
+    assert len(rows) == 6
+    for contents, types in rows:
+        named = re.findall(r"`([^`]+)`", types)
+        for place, content in enumerate(re.findall(r"`([^`]+)`", contents)):
+            example = content.replace("…+", "application/x+").replace("…", "x")
+            assert default_type(example) == named[place if len(named) > 1 else 0]
