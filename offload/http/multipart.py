@@ -135,8 +135,9 @@ class _Reader:
         self._count(end - start)
 
     def header_end(self) -> None:
-        value = self._value.decode("utf-8", "surrogateescape").strip()
-        self._headers[self._field.decode("latin-1").strip().lower()] = value
+        # One character a byte, as the parser of options wants it; only a filename's bytes mean UTF-8.
+        field, value = (data.decode("latin-1").strip() for data in (self._field, self._value))
+        self._headers[field.lower()] = value
         self._field, self._value = bytearray(), bytearray()
 
     def headers_finished(self) -> None:

@@ -139,6 +139,12 @@ class Service:
         with self.index.begin() as tx:
             runs.mark_deleted(tx, run.uid)
 
+    def create_again(self, run: RunAt) -> RunAt:
+        """Delete it and create another of the same name, long enough ago for nobody to remember the old."""
+        self.delete_run(run)
+        self.parts.ingest._known_runs.clear()
+        return self.run(run.name)
+
     def token(
         self,
         *permissions: Permission,
@@ -350,3 +356,11 @@ def _pattern(path: str) -> str:
 @pytest.fixture(scope="session")
 def now() -> Callable[[], datetime]:
     return lambda: datetime.now(UTC)
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port

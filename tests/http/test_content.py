@@ -155,8 +155,7 @@ def test_a_version_is_chosen_by_its_id(service: Any, run: Any) -> None:
 
 def test_an_incarnation_is_chosen_by_its_uid(service: Any, run: Any) -> None:
     run.stored("x", b"first")
-    service.delete_run(run)
-    again = service.run(run.name)
+    again = service.create_again(run)
     again.stored("x", b"second")
     assert run.http.get(run.at("x")).content == b"second"
     assert run.http.get(run.at("x"), params={"uid": run.uid}).content == b"first"
