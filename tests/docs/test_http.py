@@ -1,8 +1,8 @@
 """docs/http.md says what the OpenAPI document says.
 
 Cases: every endpoint has its section and no section is left over; a section names every parameter and every
-answer, and no answer that there is none of; the problem types of each answer; the table at the top; the example
-of an artifact; the table of types.
+answer, and no answer that there is none of; the problem types of each answer; the table at the top; the
+example of an artifact; the table of types.
 """
 
 import json
