@@ -17,7 +17,7 @@ from offload.domain.digests import format_digest
 from offload.domain.ranges import parse_range
 from offload.errors import ObjectMissingError
 from offload.http.access import needs, reach_artifact
-from offload.http.names import NAMED_PATH, exact_name
+from offload.http.names import NAMED_PATH, Name, exact_name
 from offload.http.parts import Parts, parts_of
 from offload.http.problems import described
 from offload.services.browse import refuse_ended
@@ -86,7 +86,7 @@ async def content(request: Request, id: UUID) -> Response:  # noqa: A002 - its n
 )
 @needs(Permission.READ, over="run")
 async def named_content(
-    request: Request, namespace: str, run: str, name: str, query: Annotated[VersionQuery, Query()]
+    request: Request, namespace: str, run: str, name: Name, query: Annotated[VersionQuery, Query()]
 ) -> Response:
     """The bytes of the current version of a name: what was PUT can be got."""
     browse = parts_of(request).browse

@@ -49,7 +49,7 @@ Cursor = Annotated[
 ]
 Time = Annotated[
     str | None,
-    AfterValidator(lambda text: text and format_time(parse_time(text))),
+    AfterValidator(lambda text: text if text is None else format_time(parse_time(text))),
     Field(json_schema_extra={"format": "date-time"}),
 ]
 Text = Annotated[str | None, Field(max_length=253, pattern="^[^\\x00]*$")]

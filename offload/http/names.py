@@ -1,8 +1,9 @@
 """An artifact's name as a part of the path."""
 
+from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Request
+from fastapi import Path, Request
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from offload.errors import InvalidNameError
@@ -15,7 +16,19 @@ class _AnyText(PathConvertor):
 
 register_url_convertor("name", _AnyText())
 
+_NO_CONTROL = r"\u0000-\u001f\u007f-\u009f"
 NAMED_PATH = "/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name:name}"
+
+Name = Annotated[
+    str,
+    Path(
+        description="1 to 512 bytes of UTF-8, at most 255 between two slashes.",
+        # Told, not enforced here: `check_name` says which rule is broken.
+        json_schema_extra={
+            "pattern": rf"^(?!\s)(?!(.*/)?\.{{0,2}}(/|$))[^{_NO_CONTROL}]*[^\s{_NO_CONTROL}]$"
+        },
+    ),
+]
 
 
 def exact_name(request: Request, name: str) -> str:

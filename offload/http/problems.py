@@ -95,6 +95,10 @@ def install(app: FastAPI) -> None:
         request.state.problem = error.type
         return answer(error, request_id_of(request))
 
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, _error: Exception) -> Response:
+        return await ours(request, errors.InternalError())
+
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         return await ours(request, _query_error(error))
@@ -150,6 +154,7 @@ _ANYWHERE = (
     errors.NotFoundError,
     errors.IndexUnavailableError,
     errors.ClusterUnavailableError,
+    errors.ClusterForbiddenError,
     errors.InternalError,
 )
 

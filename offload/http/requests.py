@@ -31,13 +31,14 @@ class Requests:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        started, status = time.perf_counter(), 0
+        started, status, complete = time.perf_counter(), 0, False
 
         async def send_named(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request=request_id):
@@ -45,9 +46,10 @@ class Requests:
                 await self._app(scope, receive, send_named)
             except Exception:
                 log.exception("request.failed", method=scope["method"], path=scope["path"])
-                if status:
+                if status and not complete:
                     raise  # the answer has begun: all that is left is to break the connection
-                await problems.answer(InternalError(), request_id)(scope, receive, send_named)
+                if not status:
+                    await problems.answer(InternalError(), request_id)(scope, receive, send_named)
             finally:
                 _note(scope, status, time.perf_counter() - started)
 

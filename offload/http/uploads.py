@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -22,7 +23,7 @@ from offload.errors import (
 )
 from offload.http.access import needs
 from offload.http.multipart import Part, read_parts
-from offload.http.names import NAMED_PATH, exact_name
+from offload.http.names import NAMED_PATH, Name, exact_name
 from offload.http.parts import Parts, parts_of
 from offload.http.problems import described, problem_of, request_id_of, status_of
 from offload.http.schemas import ArtifactOut, UploadResult, UploadResults, artifact_out, base_url
@@ -109,7 +110,7 @@ class UploadQuery(BaseModel):
 )
 @needs(Permission.WRITE, over="run")
 async def put_artifact(
-    request: Request, namespace: str, run: str, name: str, query: Annotated[UploadQuery, Query()]
+    request: Request, namespace: str, run: str, name: Name, query: Annotated[UploadQuery, Query()]
 ) -> Response:
     """Store one artifact: the whole body is its bytes."""
     headers = _whole_fields(request.headers)
@@ -178,7 +179,9 @@ async def post_artifacts(
 ) -> Response:
     """Store several files in one round trip: each part is an artifact, named by its `filename`."""
     _refuse_coding(request.headers)
-    sending = _Sending(request, namespace, run, query)
+    each = Upload(namespace, run, name="", uid=query.uid, type=query.type, expires=query.expires)
+    await parts_of(request).ingest.expect(each)
+    sending = _Sending(request, each)
     broken = None
     try:
         async for part in read_parts(request.headers.get("content-type", ""), _body(request)):
@@ -200,8 +203,9 @@ async def post_artifacts(
 class _Sending:
     """The files of one POST: small ones go together, a large one alone."""
 
-    def __init__(self, request: Request, namespace: str, run: str, query: UploadQuery) -> None:
-        self._request, self._namespace, self._run, self._query = request, namespace, run, query
+    def __init__(self, request: Request, each: Upload) -> None:
+        """`each` is what is said of all files."""
+        self._request, self._each = request, each
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._latest: dict[str | None, asyncio.Task[UploadResult]] = {}
         self.results: list[asyncio.Task[UploadResult]] = []
@@ -229,16 +233,12 @@ class _Sending:
         try:
             if part.filename is None:
                 raise InvalidNameError("filename", "every part must have one: it names the artifact", None)
-            upload = Upload(
-                namespace=self._namespace,
-                run=self._run,
+            upload = replace(
+                self._each,
                 name=part.filename,
-                uid=self._query.uid,
-                type=self._query.type,
                 content_type=_part_content_type(part),
                 size_bytes=len(start) if rest is None else None,
                 digests=_digests(part.headers),
-                expires=self._query.expires,
             )
             ingested = await _ingest(parts_of(self._request), upload, _chained(start, rest))
         except OffloadError as error:

@@ -134,6 +134,19 @@ class Ingest:
         self._running = 0
         self._stopping = False
 
+    async def expect(self, upload: Upload) -> None:
+        """Refuse now what would be refused of every file that comes as `upload`, whatever its name.
+
+        Raises:
+            OffloadError: as `put` does.
+        """
+        self._refuse_busy()
+        if upload.type is not None:
+            check_type(upload.type)
+        if upload.expires is not None:
+            parse_expires(upload.expires, datetime.now(UTC))
+        await self._run(upload)
+
     async def put(self, upload: Upload, body: AsyncIterator[bytes]) -> Ingested:
         """Store `body`, a `steady` one, and record it; what the current version has is not stored twice.
 
@@ -166,11 +179,14 @@ class Ingest:
         self._threads.shutdown(cancel_futures=True)
 
     def _slot(self) -> "_Slot":
+        self._refuse_busy()
+        return _Slot(self)
+
+    def _refuse_busy(self) -> None:
         if self._stopping:
             raise ShuttingDownError
         if self._running >= self._limits.concurrent:
             raise TooManyUploadsError(f"{self._running} uploads run already", retry_after=1)
-        return _Slot(self)
 
     async def _describe(self, upload: Upload) -> _Described:
         """Check every word that came with the body; the body itself was not looked at yet."""

@@ -11,6 +11,7 @@ import http.client
 import itertools
 import re
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,7 +32,7 @@ from offload.domain.access import Permission
 from offload.domain.artifact import Location
 from offload.http.parts import Parts
 from offload.index import Index, migrate
-from offload.objects.interface import Objects, ObjectInfo, OpenUpload
+from offload.objects.interface import ObjectInfo, Objects, OpenUpload
 from offload.objects.memory import MemoryObjects
 from offload.settings import Settings
 from offload.tokens_file import create_token
@@ -364,3 +365,24 @@ def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
+
+
+@contextmanager
+def _without(database: Path, table: str) -> Iterator[None]:
+    """The index with a table out of reach."""
+
+    def rename(old: str, new: str) -> None:
+        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
+            connection.execute("PRAGMA legacy_alter_table = ON")
+            connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename(table, "away")
+    try:
+        yield
+    finally:
+        rename("away", table)
+
+
+@pytest.fixture(scope="session")
+def without() -> Callable[[Path, str], contextlib.AbstractContextManager[None]]:
+    return _without

@@ -1,23 +1,19 @@
 """Uploads that do not end well, and what is left of them: nothing.
 
-Cases: a connection that ends early (with a length, chunked, before and after the first part); a sender that stalls (408), also inside a multipart body; the store failing at the start and
-in the middle; the index failing at look-up and at commit (503, Retry-After, no row, nothing visible); the
-run deleted and created again during an upload; shut-down during an upload (503); as many uploads as are
-taken, and one more (503); many large uploads within one byte budget.
+Cases: a connection that ends early (with a length, chunked, before and after the first part); a sender that
+stalls (408), also inside a multipart body; the store failing at the start and in the middle; the index
+failing at look-up and at commit (503, Retry-After, no row, nothing visible); the run deleted and created
+again during an upload; shut-down during an upload (503); as many uploads as are taken, and one more (503);
+many large uploads within one byte budget.
 """
 
-import socket
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from offload import metrics
@@ -120,11 +116,11 @@ def test_a_store_that_fails_in_the_middle_is_503_and_leaves_nothing(serve: Any) 
 
 
 @pytest.mark.parametrize("table", ["runs", "artifacts"])
-def test_an_index_that_fails_is_503_and_leaves_no_row(serve: Any, table: str) -> None:
+def test_an_index_that_fails_is_503_and_leaves_no_row(serve: Any, without: Any, table: str) -> None:
     service = serve()
     run = service.run()
     run.stored("before")
-    with _without(service.database, table):
+    with without(service.database, table):
         answer = run.put("x", b"acknowledged by nobody")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         problem = answer.json()
@@ -243,20 +239,6 @@ class _Watch:
     def _look(self) -> None:
         while not self._ended.wait(0.001):
             self._most = max(self._most, self._value())
-
-
-@contextmanager
-def _without(database: Path, table: str) -> Iterator[None]:
-    """The index with a table out of reach."""
-    with sqlite3.connect(database, timeout=10) as connection:
-        connection.execute("PRAGMA legacy_alter_table = ON")
-        connection.execute(f"ALTER TABLE {table} RENAME TO away")
-    try:
-        yield
-    finally:
-        with sqlite3.connect(database, timeout=10) as connection:
-            connection.execute("PRAGMA legacy_alter_table = ON")
-            connection.execute(f"ALTER TABLE away RENAME TO {table}")
 
 
 def _outcomes(outcome: str) -> float:

@@ -8,7 +8,6 @@ body that was never read leaves no second answer on the connection.
 """
 
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +21,7 @@ MIB = 2**20
 WAITS = "Expect: 100-continue"
 
 
-def test_a_waiting_client_is_refused_before_it_sends(
-    service: Any, run: Any, read_answer: Callable[..., Any]
-) -> None:
+def test_a_waiting_client_is_refused_before_it_sends(service: Any, run: Any) -> None:
     with service.connect() as connection:
         connection.sendall(service.request("PUT", run.at("x"), f"Content-Length: {2**50}", WAITS))
         assert connection.recv(12) == b"HTTP/1.1 413"
@@ -84,9 +81,7 @@ def test_a_client_that_goes_on_sending_reads_the_whole_answer(
 
 
 @pytest.mark.parametrize("expect", [[], ["-H", "Expect:"]])
-def test_curl_shows_the_refusal_of_a_large_body(
-    service: Any, run: Any, tmp_path: Any, expect: list[str]
-) -> None:
+def test_curl_shows_the_refusal_of_a_large_body(service: Any, tmp_path: Any, expect: list[str]) -> None:
     (tmp_path / "large").write_bytes(b"x" * 40 * MIB)
     done = subprocess.run(
         [

@@ -160,6 +160,7 @@ def test_a_forged_place_among_runs_is_refused(service: Any, place: list[str | in
         {"state": "gone"},
         {"since": "yesterday"},
         {"until": "2026-01-01"},
+        {"until": ""},
         {"since": "0001-01-01T00:00:00+14:00"},
         {"type": "UPPER"},
         {"name": "x" * 513},

@@ -8,7 +8,6 @@ nowhere (409), of an unknown run (404); a name that was taken over during the ca
 uids are 503, and nothing that it said is told.
 """
 
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any

@@ -6,7 +6,8 @@ fails for one (503 with Retry-After, worth sending again); all three kinds toget
 filename; a filename that is no UTF-8, has quotes, slashes; curl's own form; plain fields; broken framing
 before and after a file (what was stored is told); no part; headers past the bound; more parts than are
 taken; not multipart (415); a large part is streamed; a large part that is refused is skipped; 1,000 small
-files; type and expires are for all; a content coding is refused; an unknown run.
+files; type and expires are for all; what is wrong for all (an unknown run, its uid, type, expires) is told
+before the body is read; a content coding is refused.
 """
 
 import asyncio
@@ -307,7 +308,22 @@ def test_type_and_expiry_are_for_all(run: Any) -> None:
     assert all(artifact["expiresAt"] for artifact in artifacts)
 
 
-def test_an_unknown_run_is_told_for_each_file(service: Any) -> None:
+@pytest.mark.parametrize(
+    ("query", "status", "type_"),
+    [
+        ({"uid": "other"}, 409, "run-uid-mismatch"),
+        ({"type": "NO"}, 400, "invalid-type"),
+        ({"expires": "soon"}, 400, "invalid-expiry"),
+    ],
+)
+def test_what_is_wrong_for_all_files_is_told_at_once(
+    service: Any, run: Any, query: dict[str, str], status: int, type_: str
+) -> None:
+    answer = _post(run, _form(("a", b"1")), params=query)
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:offload:problem:{type_}")
+    service.assert_nothing_left(run)
+
+
+def test_an_unknown_run_is_told_at_once(service: Any) -> None:
     answer = service.http.post("/v1/namespaces/agents/agentruns/unknown/artifacts", files={"f": ("a", b"1")})
-    (result,) = answer.json()["results"]
-    assert (answer.status_code, result["status"]) == (422, 404)
+    assert (answer.status_code, answer.json()["type"]) == (404, "urn:offload:problem:run-not-found")
