@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from offload.domain.names import default_type
+from offload.http import problems
+from offload.http.problems import status_of
 
 TEXT = (Path(__file__).parents[2] / "docs/http.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", TEXT, re.MULTILINE))
@@ -23,14 +25,8 @@ ENDPOINTS = {
     for method in re.findall(r"[A-Z]{3,}", heading.rpartition(" ")[0])
 }
 ANSWERS = r"^\| (\d{3}) \| (.*) \| (.*)\|$"
-EVERYWHERE = {
-    400: {"invalid-query"},
-    401: {"unauthenticated"},
-    404: {"not-found"},
-    500: {"internal"},
-    503: set(),
-}
-EVERYWHERE[503] |= {"index-unavailable", "cluster-unavailable"}
+COMMON = TEXT.partition("*Any endpoint*")[2].partition("\n\n")[0]
+EVERYWHERE = {kind.type: status_of(kind.__new__(kind)) for kind in problems._ANYWHERE}
 
 
 def described(openapi: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -75,10 +71,15 @@ def test_a_section_names_every_answer(endpoint: tuple[str, str], openapi: dict[s
     assert len(documented) == len(rows)
     responses = described(openapi)[endpoint]["responses"]
     for status, answer in responses.items():
-        types = set(re.findall(r"`([a-z-]+)`: ", answer["description"])) - EVERYWHERE.get(int(status), set())
-        if types or int(status) not in EVERYWHERE:
+        types = set(re.findall(r"`([a-z-]+)`: ", answer["description"])) - set(EVERYWHERE)
+        if types or int(status) not in EVERYWHERE.values():
             assert types <= documented[int(status)], status
     assert {str(status) for status in documented} <= set(responses)
+
+
+def test_what_any_endpoint_can_answer_is_said_once() -> None:
+    for name in set(EVERYWHERE) - {"unauthenticated"}:
+        assert f"`{name}`" in COMMON
 
 
 def test_the_example_of_an_artifact_has_its_fields(openapi: dict[str, Any]) -> None:
