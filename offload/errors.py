@@ -285,6 +285,12 @@ class TooManyUploadsError(UnavailableError):
     type = "too-many-uploads"
 
 
+class TooManyDownloadsError(UnavailableError):
+    """As many downloads run as the server gives at once."""
+
+    type = "too-many-downloads"
+
+
 class NotReadyError(UnavailableError):
     """A part that the service needs is out of reach."""
 

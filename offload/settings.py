@@ -149,6 +149,11 @@ class Settings(BaseSettings):
     upload_max_concurrent: int = Field(
         1024, ge=1, description="Uploads of one process at once; one more is told to come back (503)."
     )
+    download_max_concurrent: int = Field(
+        128,
+        ge=1,
+        description="Downloads of one process at once, some 3 MiB each; one more is told to come back (503).",
+    )
     upload_part_size: Size = Field(
         8 * 2**20,
         ge=PART_LEAST,

@@ -264,6 +264,7 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         ingest=ingest,
         browse=browse,
         objects=objects,
+        downloads=asyncio.Semaphore(settings.download_max_concurrent),
         erase=lambda artifact_id, by: erase_artifact(index, artifact_id, by=by),
         tokens=tokens,
         look=look,

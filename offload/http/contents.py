@@ -15,7 +15,7 @@ from offload.domain.access import Permission
 from offload.domain.artifact import Artifact
 from offload.domain.digests import format_digest
 from offload.domain.ranges import parse_range
-from offload.errors import ObjectMissingError
+from offload.errors import ObjectMissingError, TooManyDownloadsError
 from offload.http.access import needs, reach_artifact
 from offload.http.names import NAMED_PATH, Name, exact_name
 from offload.http.parts import Parts, parts_of
@@ -51,6 +51,8 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         errors.ArtifactLostError,
         errors.RangeNotSatisfiableError,
         errors.StoreUnavailableError,
+        errors.StoreRefusedError,
+        errors.TooManyDownloadsError,
     ),
 }
 _NAMED_ANSWERS = {**_ANSWERS, **described(errors.RunNotFoundError, errors.RunUidMismatchError)}
@@ -144,9 +146,14 @@ class _Bytes(StreamingResponse):
         self._parts, self._artifact, self._first, self._last = parts, artifact, first, last
 
     async def stream_response(self, send: Send) -> None:
-        objects, artifact = self._parts.objects, self._artifact
+        objects, artifact, places = self._parts.objects, self._artifact, self._parts.downloads
+        if places.locked():
+            raise TooManyDownloadsError(retry_after=1)
         try:
-            async with objects.get(artifact.location, first=self._first, last=self._last) as stream:
+            async with (
+                places,
+                objects.get(artifact.location, first=self._first, last=self._last) as stream,
+            ):
                 self.body_iterator = stream
                 await super().stream_response(send)
         except ObjectMissingError:

@@ -1,5 +1,6 @@
 """What the routes are given to work with."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -39,6 +40,8 @@ class Parts:
     ingest: Ingest
     browse: Browse
     objects: Objects
+    downloads: asyncio.Semaphore
+    """Free places for downloads: each holds a connection to the store and some pieces."""
     erase: Callable[[UUID, str], Artifact]
     """Ends an artifact on request; the second argument is who asked."""
     tokens: Tokens | None

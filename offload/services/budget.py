@@ -38,11 +38,10 @@ class ByteBudget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._give_back(size)
+            if turn.cancelled():
+                self._admit()  # who came after may fit where this one did not
             else:
-                self._waiting.remove((size, turn))
-                self._admit()
+                self._give_back(size)
             raise
 
     def _give_back(self, size: int) -> None:
@@ -50,7 +49,11 @@ class ByteBudget:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self.used + self._waiting[0][0] <= self.total:
-            size, turn = self._waiting.popleft()
-            self.used += size
-            turn.set_result(None)
+        while self._waiting:
+            size, turn = self._waiting[0]
+            if not turn.cancelled():
+                if self.used + size > self.total:
+                    return
+                self.used += size
+                turn.set_result(None)
+            self._waiting.popleft()

@@ -5,9 +5,10 @@ Cases: whole, by both ways, with every header; ranges (206; first, last, suffix,
 exact, weak, list, *); HEAD of all of them; Content-Disposition with Unicode, quotes and line ends; what could
 run is sandboxed; an empty artifact; version= and uid=; a name that was never there, an ended one (410 for
 expired, deleted and lost, with by whom and when), a newer version that ended brings the older one back; lost
-bytes are 410 only where the marker proves it, and the row says so; a client that leaves frees the store's
-connection; a stored stream that breaks ends the connection; a store that is away is 503; a presigned redirect
-where the store has a public address.
+bytes are 410 only where the marker proves it, and the row says so; what the sweep ends while it is read is
+not lost; a client that leaves frees the store's connection; more downloads than are given at once (503); a
+stored stream that breaks ends the connection; a store that is away is 503; a presigned redirect where the
+store has a public address.
 """
 
 import hashlib
@@ -254,6 +255,21 @@ def test_a_client_that_leaves_frees_the_stores_connection(
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         eventually(lambda: service.objects.downloads == 1)
     eventually(lambda: service.objects.downloads == 0)
+
+
+def test_one_download_more_than_are_given_is_503(serve: Any, eventually: Callable[..., None]) -> None:
+    service = serve(download_max_concurrent=1)
+    run = service.run()
+    run.stored("large", b"x" * 64 * MIB)
+    with service.connect() as connection:
+        connection.sendall(service.request("GET", run.at("large")))
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        refused = run.http.get(run.at("large"))
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json()["type"] == "urn:offload:problem:too-many-downloads"
+        assert run.http.head(run.at("large")).status_code == 200
+    eventually(lambda: service.objects.downloads == 0)
+    assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
 
 
 class Breaks(MemoryObjects):

@@ -1,8 +1,9 @@
 """Probes and metrics.
 
-Cases: alive; ready, with each part; the store away or the index without tables (503 that names the part and why,
-Retry-After, nothing of addresses); a part that never answers does not hold the probe for long, nor a second one; metrics
-count requests, uploads, bytes and time by route, and grow no label from what clients send; the metrics port.
+Cases: alive; ready, with each part; the store away or the index without tables (503 that names the part and
+why, Retry-After, nothing of addresses); a part that never answers does not hold the probe for long, nor a
+second one; metrics count requests, uploads, bytes and time by route, and grow no label from what clients
+send; the metrics port.
 """
 
 import time

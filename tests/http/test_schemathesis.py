@@ -38,7 +38,7 @@ def test_the_service_does_what_its_document_says(service: Any, tmp_path: Path) -
             f"--header=Authorization: {service.http.headers['Authorization']}",
             "--exclude-checks=use_after_free",
             "--phases=examples,coverage,fuzzing,stateful",
-            "--max-examples=15",
+            "--max-examples=40",
             "--seed=1",
             "--no-color",
             "--continue-on-failure",

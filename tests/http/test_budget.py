@@ -1,0 +1,143 @@
+"""The byte budget: bytes that may be held at once, first come first served.
+
+Cases: what fits goes at once; what does not waits; a small one does not overtake a large one; more than the
+total counts as all of it; giving back on errors; one that gives up while it waits, or just as its turn comes,
+leaves the rest moving; whatever happens in whatever order, the total is never passed and all is given back.
+"""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from offload.services.budget import ByteBudget
+
+
+class Holder:
+    """Holds some bytes until it is told to let go."""
+
+    def __init__(self, budget: ByteBudget, size: int) -> None:
+        self.holds, self._let_go = False, asyncio.Event()
+        self.task = asyncio.create_task(self._hold(budget, size))
+
+    async def let_go(self) -> None:
+        self._let_go.set()
+        await self.task
+
+    async def _hold(self, budget: ByteBudget, size: int) -> None:
+        async with budget.reserve(size):
+            self.holds = True
+            await self._let_go.wait()
+        self.holds = False
+
+
+async def _settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def _run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+def test_nobody_overtakes() -> None:
+    async def test() -> None:
+        budget = ByteBudget(10)
+        first, large, small = Holder(budget, 6), Holder(budget, 8), Holder(budget, 1)
+        await _settled()
+        assert (first.holds, large.holds, small.holds, budget.used) == (True, False, False, 6)
+        await first.let_go()
+        await _settled()
+        assert (large.holds, small.holds, budget.used) == (True, True, 9)
+        await large.let_go()
+        await small.let_go()
+        assert budget.used == 0
+
+    _run(test())
+
+
+def test_more_than_all_is_all() -> None:
+    async def test() -> None:
+        budget = ByteBudget(10)
+        huge, next_ = Holder(budget, 10**12), Holder(budget, 1)
+        await _settled()
+        assert (huge.holds, next_.holds, budget.used) == (True, False, 10)
+        await huge.let_go()
+        await _settled()
+        assert next_.holds
+        await next_.let_go()
+
+    _run(test())
+
+
+def test_an_error_gives_back() -> None:
+    async def test() -> None:
+        budget = ByteBudget(10)
+        with pytest.raises(ZeroDivisionError):
+            async with budget.reserve(7):
+                raise ZeroDivisionError
+        assert budget.used == 0
+
+    _run(test())
+
+
+def test_who_gives_up_leaves_the_others_moving() -> None:
+    async def test() -> None:
+        budget = ByteBudget(10)
+        first, quitter, last = Holder(budget, 6), Holder(budget, 9), Holder(budget, 4)
+        await _settled()
+        assert not last.holds
+        quitter.task.cancel()
+        await _settled()
+        assert (last.holds, budget.used) == (True, 10)
+        await first.let_go()
+        await last.let_go()
+        assert budget.used == 0
+
+    _run(test())
+
+
+def test_who_gives_up_as_its_turn_comes_gives_back() -> None:
+    async def test() -> None:
+        budget = ByteBudget(10)
+        first, quitter, last = Holder(budget, 10), Holder(budget, 10), Holder(budget, 10)
+        await _settled()
+        first._let_go.set()
+        await asyncio.sleep(0)  # the first gives back; the second has its turn and does not know yet
+        quitter.task.cancel()
+        await _settled()
+        assert last.holds
+        await last.let_go()
+        assert budget.used == 0
+
+    _run(test())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_total_is_never_passed(seed: int) -> None:
+    async def test() -> None:
+        dice, budget = random.Random(seed), ByteBudget(100)
+        holders: list[Holder] = []
+        every: list[Holder] = []
+        for _ in range(200):
+            if dice.random() < 0.5:
+                holders.append(Holder(budget, dice.randint(0, 120)))
+                every.append(holders[-1])
+            elif holders:
+                chosen = holders.pop(dice.randrange(len(holders)))
+                if dice.random() < 0.3:
+                    chosen.task.cancel()
+                else:
+                    chosen._let_go.set()
+            if dice.random() < 0.7:
+                await asyncio.sleep(0)
+            assert 0 <= budget.used <= 100
+        for holder in holders:
+            holder._let_go.set()
+        async with asyncio.timeout(5):
+            await asyncio.wait([holder.task for holder in every])
+        assert (budget.used, list(budget._waiting)) == (0, [])
+
+    _run(test())
