@@ -36,6 +36,16 @@ _SAFE = {
 
 _RUNNABLE = ("html", "xml", "svg", "javascript", "ecmascript", "pdf", "flash")
 
+_REFUSALS = (
+    errors.ArtifactNotFoundError,
+    errors.ArtifactExpiredError,
+    errors.ArtifactDeletedError,
+    errors.ArtifactLostError,
+    errors.RangeNotSatisfiableError,
+    errors.StoreUnavailableError,
+    errors.StoreRefusedError,
+    errors.TooManyDownloadsError,
+)
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes.",
@@ -44,18 +54,13 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     206: {"description": "The range that was asked for.", "content": {"*/*": {}}},
     304: {"description": "The client has these bytes (If-None-Match)."},
     307: {"description": "The bytes are at a presigned URL of the store."},
-    **described(
-        errors.ArtifactNotFoundError,
-        errors.ArtifactExpiredError,
-        errors.ArtifactDeletedError,
-        errors.ArtifactLostError,
-        errors.RangeNotSatisfiableError,
-        errors.StoreUnavailableError,
-        errors.StoreRefusedError,
-        errors.TooManyDownloadsError,
-    ),
+    **described(*_REFUSALS),
 }
-_NAMED_ANSWERS = {**_ANSWERS, **described(errors.RunNotFoundError, errors.RunUidMismatchError)}
+# Described anew as a whole: a status has one description, and these share theirs with the refusals above.
+_NAMED_ANSWERS = {
+    **_ANSWERS,
+    **described(*_REFUSALS, errors.RunNotFoundError, errors.RunUidMismatchError),
+}
 
 
 class VersionQuery(BaseModel):

@@ -2,7 +2,7 @@
 
 Cases: every type of the tree is listed once, under what clients get or what operators see; those that clients
 get have their status, and are tried again exactly where a client does; what the OpenAPI document promises is
-listed; types in the rest of the documentation exist.
+listed; the example; types in the rest of the documentation exist.
 """
 
 import re
@@ -13,7 +13,7 @@ import pytest
 
 from offload import errors
 from offload.errors import OffloadError
-from offload.http.problems import status_of
+from offload.http.problems import Problem, problem_of, status_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "errors.md").read_text()
@@ -60,6 +60,12 @@ def test_what_the_api_promises_is_listed(openapi: dict[str, Any]) -> None:
         for name in re.findall(r"`([a-z-]+)`: ", answer["description"])
     }
     assert promised - ANCESTORS <= set(STATUS)
+
+
+def test_the_example_is_a_problem() -> None:
+    example = Problem.model_validate_json(re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)[0])
+    kind = TYPES[example.type.rpartition(":")[2]]
+    assert example == problem_of(kind(), example.requestId)
 
 
 def test_types_are_in_the_order_of_the_alphabet() -> None:

@@ -171,12 +171,12 @@ def test_two_processes_that_claim_at_once_both_have_it(
 ) -> None:
     listing = objects.list
 
-    def marked_meanwhile(under: str) -> Iterator[ObjectInfo]:
+    def marked_meanwhile(_objects: Objects, under: str) -> Iterator[ObjectInfo]:
         monkeypatch.undo()
         assert claim_prefix(index, objects, prefix=prefix) is Claim.OURS
-        return listing(under)
+        yield from listing(under)
 
-    monkeypatch.setattr(objects, "list", marked_meanwhile)
+    monkeypatch.setattr(type(objects), "list", marked_meanwhile)
     assert claim_prefix(index, objects, prefix=prefix) is Claim.OURS
 
 
