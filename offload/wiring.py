@@ -140,6 +140,7 @@ def checkup(settings: Settings) -> list[Finding]:
         checks = [
             *SettingsPart(
                 auth=settings.auth,
+                tokens_named=settings.tokens_file is not None,
                 check_access=lambda: _check_access(settings),
                 retention_named=settings.retention_file is not None,
                 check_retention=lambda: load_policy(settings),

@@ -13,7 +13,7 @@ _PUBLISHING = frozenset({"patch agentruns/status", "get /openapi/v3"})
 _EVENTS = "create events"
 _REACH = "see whether OFFLOAD_KUBECONFIG (unset: the Pod's service account) is right and its server runs"
 _CRD = "install deploy/crd in an empty cluster, deploy/crd-patch where AgentRun is there already"
-_GRANT = "grant it as deploy/base does"
+_GRANT = "grant it as deploy/base does, to the controller's service account"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ class SettingsPart:
     """The settings that can be risky, and what raises `ConfigError` where a file is not usable."""
 
     auth: str
+    tokens_named: bool
     check_access: Callable[[], object]
     retention_named: bool
     check_retention: Callable[[], object]
@@ -35,6 +36,12 @@ class SettingsPart:
         ]
 
     def _access(self) -> Iterator[Verdict]:
+        if self.auth == "tokens" and not self.tokens_named:
+            yield warning(
+                "no token file is named: the controller needs none, `offload serve` does not start",
+                "for `offload serve`: OFFLOAD_TOKENS_FILE, with an entry of `offload token create`",
+            )
+            return
         self.check_access()
         if self.auth == "none":
             yield warning(
