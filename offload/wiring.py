@@ -6,10 +6,9 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -17,7 +16,6 @@ from urllib.parse import quote
 
 import structlog
 import uuid_utils.compat
-from anyio.to_thread import run_sync
 from starlette.types import ASGIApp
 
 from offload import logs, metrics
@@ -66,6 +64,9 @@ ERASE_EVERY = timedelta(seconds=15)
 _CLAIM_AGAIN_SECONDS = 5.0
 _END_SOURCES_BEFORE = 5.0
 """Seconds of the shut-down grace that are left for uploads to end cleanly."""
+_SETTLE_SECONDS = 3.0
+"""How long cancelled uploads may take to clean up after it."""
+_KILL_SECONDS = 7.0
 
 log = structlog.get_logger("offload")
 
@@ -209,17 +210,20 @@ async def _serving(settings: Settings, open_store: Callable[[Settings], Objects]
         stack.callback(readiness.close)
         parts = _parts(settings, index, objects, cluster, recorder, readiness)
         stack.callback(parts.ingest.close)
+        grace = settings.shutdown_grace.total_seconds()
         call_on_terminate(
             parts.ingest.end_sources,
-            after=max(0.0, settings.shutdown_grace.total_seconds() - _END_SOURCES_BEFORE),
+            after=max(0.0, grace - _END_SOURCES_BEFORE),
+            killed_after=grace + _SETTLE_SECONDS + _KILL_SECONDS,
         )
-        claiming = asyncio.create_task(_claim_prefix(index, objects, settings.s3_prefix))
-        try:
-            yield parts
-        finally:
-            claiming.cancel()
-            with suppress(asyncio.CancelledError):
-                await claiming
+        stop = threading.Event()
+        stack.callback(stop.set)
+        threading.Thread(
+            target=_claim_prefix, args=(index, objects, settings.s3_prefix, stop), name="claim", daemon=True
+        ).start()
+        yield parts
+        # The server does not wait for the requests that it cancels, and they still clean up in the store.
+        await parts.ingest.settled(_SETTLE_SECONDS)
 
 
 def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
@@ -274,16 +278,14 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     )
 
 
-async def _claim_prefix(index: Index, objects: Objects, prefix: str) -> None:
+def _claim_prefix(index: Index, objects: Objects, prefix: str, stop: threading.Event) -> None:
     """Mark the prefix as this index's own as soon as the store can be reached."""
-    while True:
+    while not stop.is_set():
         try:
-            claim = await run_sync(
-                partial(claim_prefix, index, objects, prefix=prefix), abandon_on_cancel=True
-            )
+            claim = claim_prefix(index, objects, prefix=prefix)
         except OffloadError as error:
             log.warning("prefix.unclaimed", problem=str(error))
-            await asyncio.sleep(_CLAIM_AGAIN_SECONDS)
+            stop.wait(_CLAIM_AGAIN_SECONDS)
         else:
             if claim is not Claim.OURS:
                 log.error("prefix.not_ours", prefix=prefix, claim=str(claim), remedy="offload orphans --help")
@@ -291,8 +293,8 @@ async def _claim_prefix(index: Index, objects: Objects, prefix: str) -> None:
 
 
 @contextmanager
-def controlling(settings: Settings) -> Iterator[Controller]:
-    """A started controller by `settings`, stopped when left."""
+def controlling(settings: Settings, *, stop_within: float = 8.0) -> Iterator[Controller]:
+    """A started controller by `settings`; when left it is stopped, in at most `stop_within` seconds."""
     with ExitStack() as stack:
         index = open_index(settings)
         stack.callback(index.close)
@@ -306,7 +308,7 @@ def controlling(settings: Settings) -> Iterator[Controller]:
         stack.callback(streams.close)
         controller = _controller(settings, index, objects, cluster, recorder, streams)
         controller.start()
-        stack.callback(controller.stop)
+        stack.callback(controller.stop, stop_within)
         yield controller
 
 

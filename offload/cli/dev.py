@@ -67,7 +67,7 @@ def command(
         stack.enter_context(wiring.sole_on_sqlite(settings, "serve"))
         stack.enter_context(wiring.sole_on_sqlite(settings, "controller"))
         migrate.upgrade(around.database_url)
-        controller = stack.enter_context(wiring.controlling(settings))
+        controller = stack.enter_context(wiring.controlling(settings, stop_within=3))
         stack.enter_context(
             serving_metrics(settings.metrics_host, settings.metrics_port, ready=controller.ready)
         )

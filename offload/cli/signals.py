@@ -16,4 +16,4 @@ def stop_on_signals() -> Iterator[threading.Event]:
         yield stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)

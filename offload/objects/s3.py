@@ -169,7 +169,7 @@ class S3Objects:
         self._check(self._bucket)
 
     def close(self) -> None:
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False, cancel_futures=True)  # a store that hangs is not waited for
         self._client.close()
         if self._signer is not None:
             self._signer.close()

@@ -252,7 +252,7 @@ class Browse:
         if run.deleted_at:
             return {}
         try:
-            read = self._cluster.get(run.namespace, run.name)
+            read = self._incarnations.read(run.namespace, run.name)
         except AgentRunGoneError:
             return {}
         return read.status if read.seen.uid == run.uid else {}

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from offload import metrics
+from offload.errors import TooManyUploadsError
+
+PATIENCE_SECONDS = 30.0
 
 
 class ByteBudget:
@@ -19,9 +22,17 @@ class ByteBudget:
 
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
-        """Hold `size` bytes of the budget, after all who asked before; more than the total counts as all."""
+        """Hold `size` bytes of the budget, after all who asked before; more than the total counts as all.
+
+        Raises:
+            TooManyUploadsError: others held it for longer than anyone should wait without a word.
+        """
         size = min(size, self.total)
-        await self._take(size)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._take(size)
+        except TimeoutError as error:
+            raise TooManyUploadsError("the memory for uploads is in use by others") from error
         metrics.BYTES_IN_FLIGHT.inc(size)
         try:
             yield

@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -33,6 +34,7 @@ from offload.domain.quantities import format_size
 from offload.domain.retention import Policy, check_requested_expiry, parse_expires
 from offload.domain.run import Run
 from offload.errors import (
+    ClusterUnavailableError,
     DigestMismatchError,
     LengthMismatchError,
     NameExistsError,
@@ -55,6 +57,9 @@ SMALL = 64 * 2**10
 """Bytes that an upload holds before its window is reserved; a body that ends within has a known length."""
 RUN_CACHE_SECONDS = 2.0
 _RUN_CACHE_ENTRIES = 10_000
+_ASKS_WAITING = 64
+
+_RunKey = tuple[str, str, str | None]
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -129,9 +134,14 @@ class Ingest:
         self._incarnations, self._policy, self._prefix = incarnations, policy, prefix
         self._budget, self._limits, self._new_id = budget, limits, new_id
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ingest")
-        self._known_runs: dict[tuple[str, str, str | None], tuple[float, Run]] = {}
+        # Questions to the API server have threads of their own: where it hangs, known runs must not wait.
+        self._askers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="ask")
+        self._asking: dict[_RunKey, asyncio.Future[Run]] = {}
+        self._known_runs: dict[_RunKey, tuple[float, Run]] = {}
         self._deadlines: set[asyncio.Timeout] = set()
         self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._stopping = False
 
     async def expect(self, upload: Upload) -> None:
@@ -174,9 +184,16 @@ class Ingest:
             if not deadline.expired():
                 deadline.reschedule(now)
 
+    async def settled(self, within: float) -> None:
+        """Return once no upload runs any more, at the latest after `within` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._idle.wait()
+
     def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        """End the threads; what hangs in one of them is not waited for."""
+        for threads in (self._threads, self._askers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _slot(self) -> "_Slot":
         self._refuse_busy()
@@ -209,11 +226,28 @@ class Ingest:
         seen_at, run = self._known_runs.get(key, (0.0, None))
         if run is not None and time.monotonic() - seen_at < RUN_CACHE_SECONDS:
             return run
-        run = await self._in_thread(self._incarnations.to_write, *key)
+        run = await self._in_thread(self._incarnations.to_write, *key) or await self._ask(key)
         if len(self._known_runs) >= _RUN_CACHE_ENTRIES:
             self._known_runs.clear()
         self._known_runs[key] = (time.monotonic(), run)
         return run
+
+    async def _ask(self, key: _RunKey) -> Run:
+        """Ask the API server, once for all uploads that wait for the same run."""
+        asking = self._asking.get(key)
+        if asking is None:
+            if len(self._asking) >= _ASKS_WAITING:
+                raise ClusterUnavailableError("too many look-ups wait for the API server", retry_after=2)
+            loop = asyncio.get_running_loop()
+            asking = loop.run_in_executor(self._askers, self._incarnations.ask, *key)
+            self._asking[key] = asking
+            asking.add_done_callback(lambda done: self._asked(key, done))
+        return await asyncio.shield(asking)
+
+    def _asked(self, key: _RunKey, done: "asyncio.Future[Run]") -> None:
+        del self._asking[key]
+        if not done.cancelled():
+            done.exception()  # all who waited may be gone: nobody else takes it then
 
     async def _answer_before_body(self, described: _Described) -> Artifact | None:
         """The current version if the request's digest says that it has the same bytes."""
@@ -234,7 +268,10 @@ class Ingest:
 
     async def _take(self, described: _Described, body: AsyncIterator[bytes]) -> Recorded:
         first, rest = await self._first_piece(described.upload, body)
-        size_bytes = len(first) if rest is None else described.upload.size_bytes
+        if rest is None:
+            # It holds no more than an upload may without a reservation: small bodies wait for no large one.
+            return await self._store(described, _joined(first, None), len(first))
+        size_bytes = described.upload.size_bytes
         async with self._budget.reserve(self._objects.window(size_bytes) + PIECE):
             return await self._store(described, _joined(first, rest), size_bytes)
 
@@ -350,10 +387,13 @@ class _Slot:
 
     def __enter__(self) -> None:
         self._ingest._running += 1  # noqa: SLF001 - its other half
+        self._ingest._idle.clear()  # noqa: SLF001 - its other half
         metrics.UPLOADS_RUNNING.inc()
 
     def __exit__(self, *_exception: object) -> None:
         self._ingest._running -= 1  # noqa: SLF001 - its other half
+        if not self._ingest._running:  # noqa: SLF001 - its other half
+            self._ingest._idle.set()  # noqa: SLF001 - its other half
         metrics.UPLOADS_RUNNING.dec()
 
 

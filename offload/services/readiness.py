@@ -9,7 +9,7 @@ import structlog
 
 from offload.errors import OffloadError
 
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 1.5
 KEPT_SECONDS = 2.0
 """Probes come from several places; the parts are asked no more often than this."""
 

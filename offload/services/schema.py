@@ -48,20 +48,27 @@ class ServedSchema:
 
     def refresh(self) -> None:
         """Read it again; while the API server is away the one last read stays."""
-        with self._lock:
-            try:
-                schema = read_schema(self._cluster.status_schema())
-            except PointersNotKeptError as error:
-                if str(error) != str(self._problem):
-                    log.error("schema.unusable", problem=str(error))  # noqa: TRY400 - a schema is no bug of ours
-                self._schema, self._problem = None, error
-            except ClusterUnavailableError as error:
-                self._problem = error
-                log.warning("schema.unread", problem=str(error))
-            else:
-                if self._schema is None or self._schema.digest != schema.digest:
-                    self._tell(schema)
-                self._schema, self._problem = schema, None
+        if not self._lock.acquire(blocking=False):
+            return  # another thread reads it now, and waiting for it would only make a queue
+        try:
+            self._refresh()
+        finally:
+            self._lock.release()
+
+    def _refresh(self) -> None:
+        try:
+            schema = read_schema(self._cluster.status_schema())
+        except PointersNotKeptError as error:
+            if str(error) != str(self._problem):
+                log.error("schema.unusable", problem=str(error))  # noqa: TRY400 - a schema is no bug of ours
+            self._schema, self._problem = None, error
+        except ClusterUnavailableError as error:
+            self._problem = error
+            log.warning("schema.unread", problem=str(error))
+        else:
+            if self._schema is None or self._schema.digest != schema.digest:
+                self._tell(schema)
+            self._schema, self._problem = schema, None
 
     def _tell(self, schema: StatusSchema) -> None:
         cap = effective_cap(self._caps, schema)
