@@ -206,12 +206,12 @@ class Stage:
     def history(self, run: str, **params: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
         path: str | None = f"{self.url}/v1/namespaces/{NAMESPACE}/agentruns/{run}/artifacts"
-        asked: dict[str, str] = {"limit": "1000", **params}
+        asked: dict[str, str] | None = {"limit": "1000", **params}
         while path:
             page = httpx.get(path, params=asked, timeout=60)
             assert page.status_code == 200, page.text
             items += page.json()["items"]
-            path, asked = page.json()["next"], {}
+            path, asked = page.json()["next"], None
         return items
 
     def is_current(self, run: str) -> bool:

@@ -1,9 +1,9 @@
 """Real kills, at the instants where something could be lost or told twice.
 
 Cases: serve dies between blob and row: nothing was acknowledged, the client's retry gives one artifact, and
-the orphan is found and removed after its grace; serve dies once the row is committed: the retry gives the same
-artifact, and the pointer is published; the controller dies before it publishes, and in the middle of a publish;
-serve dies under load: all that was acknowledged is there; two controllers, one of which dies.
+the orphan is found and removed after its grace; serve dies once the row is committed: the retry gives the
+same artifact, and the pointer is published; the controller dies before it publishes, and in the middle of a
+publish; serve dies under load: all that was acknowledged is there; two controllers, one of which dies.
 """
 
 import http.client
