@@ -49,7 +49,7 @@ def create_app(opening: Opening) -> ASGIApp:
         app.include_router(router)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     problems.install(app)
-    return Requests(UnreadBodies(app))
+    return UnreadBodies(Requests(app))
 
 
 @open_to_all

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from offload.errors import InvalidMultipartError, UnsupportedMediaTypeError
+from offload.errors import InvalidMultipartError, UnsupportedMediaTypeError, UploadTooLargeError
 
 HEADER_BYTES = 16 * 2**10
 """Bytes of one part's headers at most."""
-PARTS = 10_000
+PARTS = 2_000
 """Parts of one body at most: its answer names each."""
+SKIPPED_BYTES = 64 * 2**20
+"""What is read of a refused part to reach the next one, and of an epilogue to reach the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,11 @@ async def read_parts(content_type: str, body: AsyncIterator[bytes]) -> AsyncIter
             raise InvalidMultipartError(f"the body has more than {PARTS} parts")
         part = Part(event.values, _filename(event.values), _part_body(events))
         yield part
-        async for _ in part.body:
-            pass
+        skipped = 0
+        async for chunk in part.body:
+            skipped += len(chunk)
+            if skipped > SKIPPED_BYTES:
+                raise UploadTooLargeError("a file was refused, and too much of it follows to be passed over")
     if not count:
         raise InvalidMultipartError("the body has no part")
 
@@ -103,7 +108,11 @@ async def _events(boundary: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[
                 "on_end": reader.all_done,
             },
         )
+        epilogue = 0
         async for chunk in body:
+            epilogue += len(chunk) if reader.complete else 0
+            if epilogue > SKIPPED_BYTES:
+                break
             parser.write(chunk)
             while found:
                 yield found.popleft()

@@ -20,7 +20,7 @@ log = structlog.get_logger("offload.http")
 
 
 class Requests:
-    """ASGI middleware, the outermost."""
+    """ASGI middleware around the application."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

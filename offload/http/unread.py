@@ -14,7 +14,7 @@ DISCARD_BYTES = 64 * 2**20
 
 
 class UnreadBodies:
-    """ASGI middleware around everything that may answer early."""
+    """ASGI middleware, the outermost: whatever is inside may answer early."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

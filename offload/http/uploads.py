@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from offload import errors, metrics
 from offload.domain.access import Permission
 from offload.domain.digests import format_digest, parse_digests
+from offload.domain.limits import NAME_BYTES
 from offload.errors import (
     InvalidHeaderError,
     InvalidNameError,
@@ -218,11 +219,16 @@ class _Sending:
         await self._free.acquire()
         start, rest = await _start_of(part.body)
         task = asyncio.create_task(self._store(part, start, rest))
-        task.add_done_callback(lambda _: self._free.release())
         self._latest[part.filename] = task
+        task.add_done_callback(lambda done: self._done(part.filename, done))
         self.results.append(task)
         if rest is not None:
             await asyncio.wait([task])
+
+    def _done(self, name: str | None, task: "asyncio.Task[UploadResult]") -> None:
+        self._free.release()
+        if self._latest.get(name) is task:
+            del self._latest[name]
 
     async def settle(self) -> None:
         """Wait for what is on its way."""
@@ -251,7 +257,7 @@ class _Sending:
 
 
 def _refused(request: Request, name: str | None, error: OffloadError) -> UploadResult:
-    shown = name and name.encode(errors="replace").decode()
+    shown = name and name[:NAME_BYTES].encode(errors="replace").decode()
     return UploadResult(
         name=shown, status=status_of(error), problem=problem_of(error, request_id_of(request))
     )
@@ -299,7 +305,8 @@ def _answer(request: Request, ingested: Ingested) -> Response:
 def _whole(results: list[UploadResult]) -> tuple[int, dict[str, str]]:
     """The status of several results, and the headers that go with it."""
     statuses = {result.status for result in results}
-    if any(status >= 500 for status in statuses):  # noqa: PLR2004 - server errors (RFC 9110, section 15.6)
+    # Server errors (RFC 9110, section 15.6), and a sender that was too slow this time (section 15.5.9).
+    if any(status >= 500 or status == 408 for status in statuses):  # noqa: PLR2004 - see above
         return 503, {"Retry-After": "5"}
     if any(status >= 400 for status in statuses):  # noqa: PLR2004 - client errors (section 15.5)
         return 422, {}
