@@ -5,7 +5,8 @@ size, with the Link header, to the null at the end, complete and without doubles
 filters and order stay in `next`; a cursor of another list, of other filters, of another incarnation, of no
 list, or forged with places that no database takes (400); unknown and malformed query parameters; the list of
 runs with its filters and pages; a run's resource (counts, labels, agent, phase, publish state); before and
-after it is deleted; an explanation (not yet published, superseded, expired, run deleted, unusable schema); one artifact by id
+after it is deleted; an explanation (not yet published, superseded, expired, run deleted,
+unusable schema); one artifact by id
 (GET, HEAD); DELETE (history stays, asked twice, counts); links behind a proxy and by the setting.
 """
 
