@@ -5,7 +5,8 @@ size, with the Link header, to the null at the end, complete and without doubles
 filters and order stay in `next`; a cursor of another list, of other filters, of another incarnation, of no
 list, or forged with places that no database takes (400); unknown and malformed query parameters; the list of
 runs with its filters and pages; a run's resource (counts, labels, agent, phase, publish state); before and
-after it is deleted; an explanation (not yet published, superseded, expired, run deleted); one artifact by id
+after it is deleted; an explanation (not yet published, superseded, expired, run deleted,
+unusable schema); one artifact by id
 (GET, HEAD); DELETE (history stays, asked twice, counts); links behind a proxy and by the setting.
 """
 
@@ -19,6 +20,7 @@ import pytest
 
 from offload.domain import cursors
 from offload.domain.artifact import State
+from offload.errors import PointersNotKeptError
 from offload.index import sweeping
 
 
@@ -265,6 +267,18 @@ def test_an_explanation_shows_what_status_lists(service: Any, run: Any) -> None:
         {"position": 0, "name": "x", "uri": stored["uri"], "ours": True},
         {"position": 1, "name": "theirs", "uri": "https://example.com/log", "ours": False},
     ]
+
+
+def test_an_explanation_names_a_schema_that_keeps_no_pointers(
+    service: Any, full: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unusable() -> None:
+        raise PointersNotKeptError
+
+    monkeypatch.setattr(service.parts.browse._schema, "current", unusable)
+    answer = service.http.get(f"{full.path}/explanation")
+    assert answer.status_code == 200
+    assert {one["reason"] for one in answer.json()["leftOut"]} == {"PointersNotKept"}
 
 
 def test_one_artifact_is_found_by_its_id(service: Any, run: Any) -> None:
