@@ -62,8 +62,9 @@ from offload.tokens_file import TokenFile
 WATCH_EVERY = timedelta(seconds=30)
 ERASE_EVERY = timedelta(seconds=15)
 _CLAIM_AGAIN_SECONDS = 5.0
-_END_SOURCES_BEFORE = 5.0
-"""Seconds of the shut-down grace that are left for uploads to end cleanly."""
+_END_SOURCES_BEFORE = 7.0
+"""Seconds of the shut-down grace that are left for uploads to end cleanly: what still comes of a body is
+discarded for 5 s, so that its sender gets the answer."""
 _SETTLE_SECONDS = 3.0
 """How long cancelled uploads may take to clean up after it."""
 _KILL_SECONDS = 7.0

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ CHANNEL = "offload_dirty"
 
 BUSY_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
+
+SILENCE_SECONDS = 20.0
+"""How long one answer of PostgreSQL may take: past any lock's wait, and below the patience of clients."""
 
 _DIRTIED = "offload_dirtied"
 _MIGRATION_LOCK = 0x6F66666C6F6164  # "offload"
@@ -289,7 +293,35 @@ def _psycopg(url: sa.URL) -> sa.URL:
     return url.set(drivername="postgresql+psycopg", query={**defaults, **given})
 
 
+class _Impatient(psycopg.Connection[Any]):
+    """A connection that ends where the server is silent.
+
+    A server that is stopped, or whose disk hangs, keeps its TCP connections alive.
+    """
+
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """As psycopg's, which is how it waits for every answer."""
+        return super().wait(self._bounded(gen), *args, **options)
+
+    def _bounded(self, gen: Any) -> Any:
+        until = time.monotonic() + SILENCE_SECONDS
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > until:
+                    self.pgconn.finish()  # in the middle of an answer it is of no more use
+                    raise psycopg.OperationalError(f"the database was silent for {SILENCE_SECONDS:.0f} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
 def _bound_waiting(engine: sa.Engine) -> None:
+    @sa.event.listens_for(engine, "do_connect")
+    def connecting(dialect: Any, record: Any, args: Any, options: Any) -> Any:  # noqa: ARG001 - the signature is SQLAlchemy's
+        return _Impatient.connect(*args, **options)
+
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
         connection.execute(
