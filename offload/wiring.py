@@ -271,6 +271,7 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         browse=browse,
         objects=objects,
         downloads=asyncio.Semaphore(settings.download_max_concurrent),
+        stall_seconds=settings.upload_stall.total_seconds(),
         erase=lambda artifact_id, by: erase_artifact(index, artifact_id, by=by),
         tokens=tokens,
         look=look,

@@ -14,7 +14,7 @@ store has a public address.
 import hashlib
 from collections.abc import Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -270,6 +270,19 @@ def test_one_download_more_than_are_given_is_503(serve: Any, eventually: Callabl
         assert run.http.head(run.at("large")).status_code == 200
     eventually(lambda: service.objects.downloads == 0)
     assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
+
+
+def test_a_reader_that_takes_nothing_gives_its_place_back(
+    serve: Any, eventually: Callable[..., None]
+) -> None:
+    service = serve(download_max_concurrent=1, upload_stall=timedelta(milliseconds=300))
+    run = service.run()
+    run.stored("large", b"x" * 64 * MIB)
+    with service.connect() as connection:
+        connection.sendall(service.request("GET", run.at("large")))
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        eventually(lambda: service.objects.downloads == 0)
+        assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
 
 
 class Breaks(MemoryObjects):
