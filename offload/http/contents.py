@@ -123,7 +123,9 @@ async def _serve(request: Request, artifact: Artifact) -> Response:
     if request.method == "GET":
         elsewhere = await run_in_threadpool(_presigned, parts, artifact)
         if elsewhere:
-            return RedirectResponse(elsewhere, 307, {"Cache-Control": "no-store"})
+            # The store's own answer cannot say what the bytes must be; who follows can verify them by this.
+            known = {name: headers[name] for name in ("ETag", "Repr-Digest", "X-Artifact-Id")}
+            return RedirectResponse(elsewhere, 307, {"Cache-Control": "no-store", **known})
     wanted = parse_range(_range_header(request, artifact), artifact.size_bytes)
     if wanted:
         headers["Content-Range"] = f"bytes {wanted.first}-{wanted.last}/{artifact.size_bytes}"

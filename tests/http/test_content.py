@@ -21,6 +21,7 @@ from uuid import uuid4
 import pytest
 
 from offload.domain.artifact import State
+from offload.domain.digests import format_digest
 from offload.errors import StoreUnavailableError
 from offload.index import sweeping
 from offload.objects.memory import MemoryObjects
@@ -346,6 +347,7 @@ def test_a_public_store_serves_the_bytes_itself(serve: Any) -> None:
     run.stored("a.html", DATA)
     image, page = run.http.get(run.at("a.png")), run.http.get(run.at("a.html"))
     assert (image.status_code, page.status_code) == (307, 307)
+    assert image.headers["Repr-Digest"] == format_digest(hashlib.sha256(DATA).digest())
     assert "as=image/png&attachment" in image.headers["Location"]
     assert "as=application/octet-stream&attachment" in page.headers["Location"]
     assert run.http.head(run.at("a.png")).status_code == 200
