@@ -161,8 +161,10 @@ def _claim_prefix(index: Index, objects: Objects, prefix: str, stop: threading.E
             claim = claim_prefix(index, objects, prefix=prefix)
         except OffloadError as error:
             log.warning("prefix.unclaimed", problem=str(error))
-            stop.wait(_CLAIM_AGAIN_SECONDS)
+        except Exception:
+            log.exception("prefix.unclaimed")
         else:
             if claim is not Claim.OURS:
                 log.error("prefix.not_ours", prefix=prefix, claim=str(claim), remedy="offload orphans --help")
             return
+        stop.wait(_CLAIM_AGAIN_SECONDS)
