@@ -160,7 +160,8 @@ class Settings(BaseSettings):
         description="Bytes of one part of a multipart upload at least; the largest bodies get larger parts.",
     )
     upload_stall: Duration = Field(
-        timedelta(seconds=60), description="How long a sender may send nothing before it is answered 408."
+        timedelta(seconds=60),
+        description="How long a sender may send nothing before it is answered 408, or a reader take nothing.",
     )
     shutdown_grace: Duration = Field(
         timedelta(seconds=25),

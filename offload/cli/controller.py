@@ -4,10 +4,11 @@ from contextlib import ExitStack
 
 import typer
 
-from offload import logs, wiring
+from offload import logs
 from offload.cli.signals import stop_on_signals
 from offload.metrics_server import serving_metrics
 from offload.settings import load_settings
+from offload.wiring import adapters, controlling
 
 
 def command() -> None:
@@ -19,8 +20,8 @@ def command() -> None:
     logs.configure(level=settings.log_level, form=settings.log_format)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        stack.enter_context(wiring.sole_on_sqlite(settings, "controller"))
-        controller = stack.enter_context(wiring.controlling(settings))
+        stack.enter_context(adapters.sole_on_sqlite(settings, "controller"))
+        controller = stack.enter_context(controlling.controlling(settings))
         port = stack.enter_context(
             serving_metrics(settings.metrics_host, settings.metrics_port, ready=controller.ready)
         )

@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from offload import logs, wiring
+from offload import logs
 from offload.cli import exits, http_server
 from offload.dev.embedded import store_environment, surroundings, write_environment
 from offload.index import migrate
 from offload.metrics_server import serving_metrics
 from offload.settings import load_settings
+from offload.wiring import adapters, controlling, serving
 
 _HOST = "127.0.0.1"
 _GRACE = timedelta(seconds=2)
@@ -64,10 +65,10 @@ def command(
             s3_addressing="path",
             kubeconfig=around.kubeconfig,
         )
-        stack.enter_context(wiring.sole_on_sqlite(settings, "serve"))
-        stack.enter_context(wiring.sole_on_sqlite(settings, "controller"))
+        stack.enter_context(adapters.sole_on_sqlite(settings, "serve"))
+        stack.enter_context(adapters.sole_on_sqlite(settings, "controller"))
         migrate.upgrade(around.database_url)
-        controller = stack.enter_context(wiring.controlling(settings, stop_within=3))
+        controller = stack.enter_context(controlling.controlling(settings, stop_within=3))
         stack.enter_context(
             serving_metrics(settings.metrics_host, settings.metrics_port, ready=controller.ready)
         )
@@ -81,6 +82,6 @@ def command(
             typer.echo(f"url={url}\ns3={around.store.endpoint_url}\nkubeconfig={around.kubeconfig}")
             typer.echo(_TRY.format(env=env))
 
-        configured = http_server.config(wiring.make_app(settings), grace_seconds=_GRACE.total_seconds())
+        configured = http_server.config(serving.make_app(settings), grace_seconds=_GRACE.total_seconds())
         if not http_server.run(configured, listener, started=tell):
             raise typer.Exit(exits.FAILED)

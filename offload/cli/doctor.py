@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from offload import logs, wiring
+from offload import logs
 from offload.cli import exits
 from offload.cli.lines import printable
 from offload.errors import ConfigError
 from offload.services.doctor import Finding, State, is_broken
 from offload.settings import Settings, load_settings
+from offload.wiring.checkup import checkup
 
 _STYLES = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "bold red"}
 _PIPED_WIDTH = 160
@@ -44,7 +45,7 @@ def _examined() -> list[Finding]:
     except ConfigError as error:
         return [Finding("settings", "environment", State.BROKEN, str(error), "docs/settings.md")]
     logs.configure(level="error", form="console")  # what is wrong is in the table
-    return wiring.checkup(settings)
+    return checkup(settings)
 
 
 def _as_json(findings: Sequence[Finding]) -> str:

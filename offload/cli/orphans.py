@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from offload import wiring
 from offload.cli import exits
 from offload.domain.quantities import format_size
 from offload.services.orphans import Claim, claim_prefix, clean_orphans
 from offload.settings import load_settings
+from offload.wiring import adapters
 
 
 def command(
@@ -27,7 +27,7 @@ def command(
     --beyond-guard.
     """
     settings = load_settings()
-    index, objects = wiring.open_index(settings), wiring.open_objects(settings)
+    index, objects = adapters.open_index(settings), adapters.open_objects(settings)
     try:
         claimed = claim_prefix(index, objects, prefix=settings.s3_prefix, anyway=claim)
         if claim:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from offload import wiring
 from offload.domain.quantities import format_size
 from offload.domain.retention import Deletion, Match, Plan, Policy
 from offload.domain.times import format_time, parse_time
@@ -19,6 +18,7 @@ from offload.index import clock
 from offload.rules_file import load_rules
 from offload.services.sweep import preview
 from offload.settings import load_settings
+from offload.wiring import adapters
 
 app = typer.Typer(no_args_is_help=True, help="Check retention rules, preview what they end.")
 
@@ -43,8 +43,8 @@ def plan(
     """Show what a sweep would end, by which rule and why. Changes nothing."""
     time = _time(at)
     settings = load_settings()
-    policy = wiring.load_policy(settings)
-    index = wiring.open_index(settings)
+    policy = adapters.load_policy(settings)
+    index = adapters.open_index(settings)
     try:
         with index.read() as tx:
             now = time or clock.now(tx)

@@ -37,13 +37,14 @@ def command(
 
 
 def _serve(settings: Settings, stack: ExitStack) -> None:
-    from offload import logs, wiring  # noqa: PLC0415 - after the metrics' folder is chosen
+    from offload import logs  # noqa: PLC0415 - after the metrics' folder is chosen
     from offload.cli import http_server  # noqa: PLC0415
     from offload.metrics_server import serving_metrics  # noqa: PLC0415
+    from offload.wiring import adapters, serving  # noqa: PLC0415
 
     logs.configure(level=settings.log_level, form=settings.log_format)
-    wiring.check_start(settings)
-    stack.enter_context(wiring.sole_on_sqlite(settings, "serve"))
+    serving.check_start(settings)
+    stack.enter_context(adapters.sole_on_sqlite(settings, "serve"))
     listener = stack.enter_context(http_server.listen(settings.host, settings.port))
     stack.enter_context(serving_metrics(settings.metrics_host, settings.metrics_port))
     url = http_server.address_of(listener)
@@ -52,11 +53,11 @@ def _serve(settings: Settings, stack: ExitStack) -> None:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - only where there are several
 
         configured = http_server.config(
-            "offload.wiring:app_of_worker", grace_seconds=grace, workers=settings.workers
+            "offload.wiring.serving:app_of_worker", grace_seconds=grace, workers=settings.workers
         )
         typer.echo(f"url={url}")
         Multiprocess(configured, sockets=[listener]).run()
         return
-    configured = http_server.config(wiring.make_app(settings), grace_seconds=grace)
+    configured = http_server.config(serving.make_app(settings), grace_seconds=grace)
     if not http_server.run(configured, listener, started=lambda: typer.echo(f"url={url}")):
         raise typer.Exit(exits.FAILED)

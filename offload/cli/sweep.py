@@ -6,7 +6,6 @@ from uuid import UUID
 
 import typer
 
-from offload import wiring
 from offload.cli import exits
 from offload.cli.retention import show_sums, sums_as_json
 from offload.domain.quantities import format_size
@@ -14,6 +13,7 @@ from offload.domain.times import format_time
 from offload.index import clock
 from offload.services.sweep import Outcome, SweepReport, sweep, why_watch_is_stale
 from offload.settings import load_settings
+from offload.wiring import adapters
 
 
 def command(
@@ -28,9 +28,9 @@ def command(
     Exit code 3: the plan is beyond the guard, was parked, and waits for --confirm.
     """
     settings = load_settings()
-    policy = wiring.load_policy(settings)
-    index = wiring.open_index(settings)
-    objects = wiring.open_objects(settings)
+    policy = adapters.load_policy(settings)
+    index = adapters.open_index(settings)
+    objects = adapters.open_objects(settings)
     try:
         with index.read() as tx:
             now = clock.now(tx)

@@ -1,5 +1,6 @@
 """Bytes: by id, and by name."""
 
+import asyncio
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from offload import errors
 from offload.domain.access import Permission
@@ -122,7 +123,9 @@ async def _serve(request: Request, artifact: Artifact) -> Response:
     if request.method == "GET":
         elsewhere = await run_in_threadpool(_presigned, parts, artifact)
         if elsewhere:
-            return RedirectResponse(elsewhere, 307, {"Cache-Control": "no-store"})
+            # The store's own answer cannot say what the bytes must be; who follows can verify them by this.
+            known = {name: headers[name] for name in ("ETag", "Repr-Digest", "X-Artifact-Id")}
+            return RedirectResponse(elsewhere, 307, {"Cache-Control": "no-store", **known})
     wanted = parse_range(_range_header(request, artifact), artifact.size_bytes)
     if wanted:
         headers["Content-Range"] = f"bytes {wanted.first}-{wanted.last}/{artifact.size_bytes}"
@@ -160,9 +163,19 @@ class _Bytes(StreamingResponse):
                 objects.get(artifact.location, first=self._first, last=self._last) as stream,
             ):
                 self.body_iterator = stream
-                await super().stream_response(send)
+                await super().stream_response(_timed(send, self._parts.stall_seconds))
         except ObjectMissingError:
             await run_in_threadpool(self._parts.browse.refuse_missing, artifact)
+
+
+def _timed(send: Send, seconds: float) -> Send:
+    """`send`, which ends a download whose reader takes nothing for so long: its place is for others."""
+
+    async def send_in_time(message: Message) -> None:
+        async with asyncio.timeout(seconds):
+            await send(message)
+
+    return send_in_time
 
 
 def disposition(name: str) -> str:

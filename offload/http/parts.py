@@ -42,6 +42,8 @@ class Parts:
     objects: Objects
     downloads: asyncio.Semaphore
     """Free places for downloads: each holds a connection to the store and some pieces."""
+    stall_seconds: float
+    """How long a reader may take nothing before its download ends."""
     erase: Callable[[UUID, str], Artifact]
     """Ends an artifact on request; the second argument is who asked."""
     tokens: Tokens | None

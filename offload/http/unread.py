@@ -58,11 +58,8 @@ async def _discard(receive: Receive) -> None:
                 discarded += len(message.get("body", b""))
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
                     return
-    except (
-        TimeoutError,
-        asyncio.CancelledError,
-    ):  # cancelled by shut-down: the answer is out, so end in order
-        return
+    except (TimeoutError, asyncio.CancelledError):
+        return  # cancelled by shut-down: the answer is out, so end in order
 
 
 def _has_body(scope: Scope) -> bool:

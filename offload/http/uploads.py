@@ -28,7 +28,8 @@ from offload.http.names import NAMED_PATH, Name, exact_name
 from offload.http.parts import Parts, parts_of
 from offload.http.problems import described, problem_of, request_id_of, status_of
 from offload.http.schemas import ArtifactOut, UploadResult, UploadResults, artifact_out, base_url
-from offload.services.ingest import SMALL, Ingested, Upload
+from offload.services.ingest import Ingested, Upload
+from offload.services.pieces import joined, start_of
 
 router = APIRouter()
 
@@ -217,7 +218,7 @@ class _Sending:
         if before:
             await asyncio.wait([before])  # two versions of one name: the later one becomes current
         await self._free.acquire()
-        start, rest = await _start_of(part.body)
+        start, rest = await start_of(part.body)
         task = asyncio.create_task(self._store(part, start, rest))
         self._latest[part.filename] = task
         task.add_done_callback(lambda done: self._done(part.filename, done))
@@ -246,7 +247,7 @@ class _Sending:
                 size_bytes=len(start) if rest is None else None,
                 digests=_digests(part.headers),
             )
-            ingested = await _ingest(parts_of(self._request), upload, _chained(start, rest))
+            ingested = await _ingest(parts_of(self._request), upload, joined(start, rest))
         except OffloadError as error:
             return _refused(self._request, part.filename, error)
         return UploadResult(
@@ -357,21 +358,3 @@ def _refuse_coding(headers: Mapping[str, str]) -> None:
         raise UnsupportedMediaTypeError(
             f"Content-Encoding {coding!r} would hide what the bytes are; send a compressed file as it is"
         )
-
-
-async def _start_of(body: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes] | None]:
-    """The first bytes, and the rest: None where the body ends within `SMALL` bytes."""
-    start = bytearray()
-    async for chunk in body:
-        start += chunk
-        if len(start) >= SMALL:
-            return bytes(start), body
-    return bytes(start), None
-
-
-async def _chained(start: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
-    if start:
-        yield start
-    if rest is not None:
-        async for chunk in rest:
-            yield chunk

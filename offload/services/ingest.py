@@ -5,11 +5,10 @@ is committed; what a crash leaves between the two has no row, and the orphan cle
 """
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -35,7 +34,6 @@ from offload.domain.retention import Policy, check_requested_expiry, parse_expir
 from offload.domain.run import Run
 from offload.errors import (
     ClusterUnavailableError,
-    DigestMismatchError,
     LengthMismatchError,
     NameExistsError,
     OffloadError,
@@ -50,11 +48,8 @@ from offload.index.recorder import Recorded, Recorder
 from offload.objects.interface import Objects
 from offload.services.budget import ByteBudget
 from offload.services.incarnations import Incarnations
+from offload.services.pieces import PIECE, Hashing, joined, start_of
 
-PIECE = 2**20
-"""Bytes hashed in one hop to a thread: a hop costs about 50 µs, hashing a piece about 600 µs."""
-SMALL = 64 * 2**10
-"""Bytes that an upload holds before its window is reserved; a body that ends within has a known length."""
 RUN_CACHE_SECONDS = 2.0
 _RUN_CACHE_ENTRIES = 10_000
 _ASKS_WAITING = 64
@@ -195,9 +190,20 @@ class Ingest:
         for threads in (self._threads, self._askers):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _slot(self) -> "_Slot":
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """One of the uploads that run at once."""
         self._refuse_busy()
-        return _Slot(self)
+        self._running += 1
+        self._idle.clear()
+        metrics.UPLOADS_RUNNING.inc()
+        try:
+            yield
+        finally:
+            metrics.UPLOADS_RUNNING.dec()
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
 
     def _refuse_busy(self) -> None:
         if self._stopping:
@@ -267,25 +273,13 @@ class Ingest:
             return artifacts.current(tx, run_uid, name)
 
     async def _take(self, described: _Described, body: AsyncIterator[bytes]) -> Recorded:
-        first, rest = await self._first_piece(described.upload, body)
+        first, rest = await start_of(self._bounded(described.upload, body))
         if rest is None:
             # It holds no more than an upload may without a reservation: small bodies wait for no large one.
-            return await self._store(described, _joined(first, None), len(first))
+            return await self._store(described, joined(first, None), len(first))
         size_bytes = described.upload.size_bytes
         async with self._budget.reserve(self._objects.window(size_bytes) + PIECE):
-            return await self._store(described, _joined(first, rest), size_bytes)
-
-    async def _first_piece(
-        self, upload: Upload, body: AsyncIterator[bytes]
-    ) -> tuple[bytes, AsyncIterator[bytes] | None]:
-        """The start of the body, and what follows: None where the body ends within `SMALL` bytes."""
-        bounded = self._bounded(upload, body)
-        start = bytearray()
-        async for chunk in bounded:
-            start += chunk
-            if len(start) >= SMALL:
-                return bytes(start), bounded
-        return bytes(start), None
+            return await self._store(described, joined(first, rest), size_bytes)
 
     async def _bounded(self, upload: Upload, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The body, ended by an error where it grows too large or has not the length it claims."""
@@ -323,7 +317,7 @@ class Ingest:
         upload, run = described.upload, described.run
         artifact_id = self._new_id()
         began_at = datetime.now(UTC)
-        hashing = _Hashing(pieces, upload.digests or {}, self._threads)
+        hashing = Hashing(pieces, upload.digests or {}, self._threads)
         started = time.perf_counter()
         location = await self._objects.put(
             object_key(self._prefix, run.namespace, run.name, run.uid, artifact_id, upload.name),
@@ -377,81 +371,3 @@ class Ingest:
         return UploadTooLargeError(
             f"an artifact may have {format_size(self._limits.size_bytes)}; this one has at least {size} bytes"
         )
-
-
-class _Slot:
-    """One of the uploads that run at once."""
-
-    def __init__(self, ingest: Ingest) -> None:
-        self._ingest = ingest
-
-    def __enter__(self) -> None:
-        self._ingest._running += 1  # noqa: SLF001 - its other half
-        self._ingest._idle.clear()  # noqa: SLF001 - its other half
-        metrics.UPLOADS_RUNNING.inc()
-
-    def __exit__(self, *_exception: object) -> None:
-        self._ingest._running -= 1  # noqa: SLF001 - its other half
-        if not self._ingest._running:  # noqa: SLF001 - its other half
-            self._ingest._idle.set()  # noqa: SLF001 - its other half
-        metrics.UPLOADS_RUNNING.dec()
-
-
-class _Hashing:
-    """Pieces on their way, hashed: where a digest turns out wrong, the source ends with an error."""
-
-    def __init__(
-        self, source: AsyncIterator[bytes], wanted: Mapping[str, bytes], threads: ThreadPoolExecutor
-    ) -> None:
-        self._source, self._wanted, self._threads = source, wanted, threads
-        self._hashes = {
-            "sha-256": hashlib.sha256(),
-            **({"sha-512": hashlib.sha512()} if "sha-512" in wanted else {}),
-        }
-        self.size_bytes = 0
-
-    @property
-    def sha256(self) -> bytes:
-        return self._hashes["sha-256"].digest()
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The source's bytes. Ends with `DigestMismatchError` where they are not the ones that were meant."""
-        async for piece in _gathered(self._source, PIECE):
-            self.size_bytes += len(piece)
-            if len(piece) > SMALL:
-                await asyncio.get_running_loop().run_in_executor(self._threads, self._update, piece)
-            else:
-                self._update(piece)
-            yield piece
-        for algorithm, digest in self._wanted.items():
-            if self._hashes[algorithm].digest() != digest:
-                raise DigestMismatchError(
-                    f"{algorithm} of the {self.size_bytes} bytes that came is "
-                    f"{self._hashes[algorithm].hexdigest()}, not {digest.hex()}"
-                )
-
-    def _update(self, piece: bytes) -> None:
-        for hash_ in self._hashes.values():
-            hash_.update(piece)
-
-
-async def _joined(first: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
-    if first:
-        yield first
-    if rest is not None:
-        async for chunk in rest:
-            yield chunk
-
-
-async def _gathered(source: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of at least `size`, save the last."""
-    chunks: list[bytes] = []
-    gathered = 0
-    async for chunk in source:
-        chunks.append(chunk)
-        gathered += len(chunk)
-        if gathered >= size:
-            yield b"".join(chunks)
-            chunks, gathered = [], 0
-    if chunks:
-        yield b"".join(chunks)

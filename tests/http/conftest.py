@@ -36,7 +36,7 @@ from offload.objects.interface import ObjectInfo, Objects, OpenUpload
 from offload.objects.memory import MemoryObjects
 from offload.settings import Settings
 from offload.tokens_file import create_token
-from offload.wiring import make_app
+from offload.wiring.serving import make_app
 
 NAMESPACE = "agents"
 AGENTRUNS = "/apis/agents.proompteng.ai/v1alpha1/namespaces/{}/agentruns"

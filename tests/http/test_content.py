@@ -14,13 +14,14 @@ store has a public address.
 import hashlib
 from collections.abc import Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from offload.domain.artifact import State
+from offload.domain.digests import format_digest
 from offload.errors import StoreUnavailableError
 from offload.index import sweeping
 from offload.objects.memory import MemoryObjects
@@ -272,6 +273,19 @@ def test_one_download_more_than_are_given_is_503(serve: Any, eventually: Callabl
     assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
 
 
+def test_a_reader_that_takes_nothing_gives_its_place_back(
+    serve: Any, eventually: Callable[..., None]
+) -> None:
+    service = serve(download_max_concurrent=1, upload_stall=timedelta(milliseconds=300))
+    run = service.run()
+    run.stored("large", b"x" * 64 * MIB)
+    with service.connect() as connection:
+        connection.sendall(service.request("GET", run.at("large")))
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        eventually(lambda: service.objects.downloads == 0)
+        assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
+
+
 class Breaks(MemoryObjects):
     """A stream that ends after half of the bytes."""
 
@@ -333,6 +347,7 @@ def test_a_public_store_serves_the_bytes_itself(serve: Any) -> None:
     run.stored("a.html", DATA)
     image, page = run.http.get(run.at("a.png")), run.http.get(run.at("a.html"))
     assert (image.status_code, page.status_code) == (307, 307)
+    assert image.headers["Repr-Digest"] == format_digest(hashlib.sha256(DATA).digest())
     assert "as=image/png&attachment" in image.headers["Location"]
     assert "as=application/octet-stream&attachment" in page.headers["Location"]
     assert run.http.head(run.at("a.png")).status_code == 200

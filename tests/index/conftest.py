@@ -18,22 +18,9 @@ from offload.domain.run import Run, SeenRun
 from offload.index import Index, migrate, runs
 from offload.index.recording import record_all
 from offload.index.schema import metadata
-from tests.postgres import PostgresMissingError, running_postgres
 
 ENGINES = ("sqlite", "postgresql")
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server's URL."""
-    try:
-        with running_postgres() as url:
-            yield url
-    except PostgresMissingError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ import sqlalchemy as sa
 import yaml
 from typer.testing import CliRunner
 
-from offload import wiring
 from offload.cli.main import app
 from offload.cluster.standin import StandIn
 from offload.dev.stores import SeaweedFS, StoreAddress
@@ -36,6 +35,7 @@ from offload.services.doctor.findings import Verdict, ok
 from offload.services.doctor.store import judge_clock
 from offload.services.orphans import claim_prefix
 from offload.settings import load_settings
+from offload.wiring import adapters, checkup
 
 Doctor = Callable[..., dict[tuple[str, str], Finding]]
 
@@ -87,7 +87,7 @@ def doctor(surroundings: Path) -> Doctor:  # noqa: ARG001 - the environment is w
     """Examine, with these settings other than they should be."""
 
     def examined(**other: Any) -> dict[tuple[str, str], Finding]:
-        findings = wiring.checkup(load_settings(**other))
+        findings = checkup.checkup(load_settings(**other))
         return {(finding.part, finding.check): finding for finding in findings}
 
     return examined
@@ -264,7 +264,7 @@ def test_a_prefix_is_ours_or_anothers_or_unmarked(
     assert unmarked.state is State.WARNING
     assert "offload orphans --claim" in unmarked.remedy
 
-    index = wiring.open_index(load_settings())
+    index = adapters.open_index(load_settings())
     claim_prefix(index, objects, prefix=prefix, anyway=True)
     index.close()
     assert doctor()["store", "prefix"].found == f"'{prefix}' is this index's own"

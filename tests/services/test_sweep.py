@@ -57,24 +57,17 @@ from offload.services.sweep import (
     sweep,
     why_watch_is_stale,
 )
-from tests.postgres import PostgresMissingError, running_postgres
 
 DAY = timedelta(days=1)
 ONE_DAY = Policy((), KeepFor(DAY))
 
 
 @pytest.fixture(scope="session")
-def sweep_postgres() -> Iterator[str]:
+def sweep_postgres(postgres_url: str) -> str:
     """A server whose database `template_offload` has the tables."""
-    try:
-        with running_postgres() as url:
-            _create_database(url, "template_offload", "template1")
-            migrate.upgrade(url.rpartition("/")[0] + "/template_offload")
-            yield url
-    except PostgresMissingError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
+    _create_database(postgres_url, "template_offload", "template1")
+    migrate.upgrade(postgres_url.rpartition("/")[0] + "/template_offload")
+    return postgres_url
 
 
 @pytest.fixture(scope="session")

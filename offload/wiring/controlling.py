@@ -1,0 +1,155 @@
+"""The controller of one process."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from secrets import token_hex
+
+import structlog
+import uuid_utils.compat
+
+from offload import metrics
+from offload.cluster.interface import Cluster
+from offload.controller.controller import Controller
+from offload.controller.jobs import Job
+from offload.controller.streams import StreamLoop
+from offload.errors import OffloadError
+from offload.index import Index, clock
+from offload.index.recorder import Recorder
+from offload.objects.s3 import S3Objects
+from offload.services.adopt import Adopter
+from offload.services.echoes import Echoes
+from offload.services.follow import Follower
+from offload.services.orphans import claim_prefix, clean_orphans
+from offload.services.publish import Publisher
+from offload.services.schema import ServedSchema
+from offload.services.sweep import WATCH, Outcome, erase_ready, sweep, why_watch_is_stale
+from offload.settings import Settings
+from offload.wiring.adapters import (
+    caps_of,
+    load_policy,
+    open_cluster,
+    open_index,
+    open_objects,
+)
+
+WATCH_EVERY = timedelta(seconds=30)
+ERASE_EVERY = timedelta(seconds=15)
+
+log = structlog.get_logger("offload")
+
+
+@contextmanager
+def controlling(settings: Settings, *, stop_within: float = 8.0) -> Iterator[Controller]:
+    """A started controller by `settings`; when left it is stopped, in at most `stop_within` seconds."""
+    with ExitStack() as stack:
+        index = open_index(settings)
+        stack.callback(index.close)
+        objects = open_objects(settings)
+        stack.callback(objects.close)
+        cluster = open_cluster(settings)
+        stack.callback(cluster.close)
+        recorder = Recorder(index, grace=settings.orphan_grace)
+        stack.callback(recorder.close)
+        streams = StreamLoop()
+        stack.callback(streams.close)
+        controller = _controller(settings, index, objects, cluster, recorder, streams)
+        controller.start()
+        stack.callback(controller.stop, stop_within)
+        yield controller
+
+
+def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
+    settings: Settings,
+    index: Index,
+    objects: S3Objects,
+    cluster: Cluster,
+    recorder: Recorder,
+    streams: StreamLoop,
+) -> Controller:
+    caps = caps_of(settings)
+    holder = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
+    schema = ServedSchema(cluster, caps=caps)
+    echoes = Echoes()
+    publisher = None
+    if settings.publish != "off":
+        adopter = Adopter(
+            index,
+            objects,
+            recorder,
+            prefix=settings.s3_prefix,
+            run_coroutine=streams.run,
+            new_id=uuid_utils.compat.uuid7,
+        )
+        publisher = Publisher(
+            index,
+            cluster,
+            schema,
+            adopter,
+            echoes,
+            holder=holder,
+            caps=caps,
+            strict=settings.artifacts_strict,
+            mode=settings.publish,
+            public_url=settings.public_url,
+        )
+    follower = Follower(index, cluster, echoes, schema, publisher=publisher)
+    return Controller(
+        index,
+        schema,
+        follower,
+        publisher,
+        jobs=_jobs(settings, index, objects, follower),
+        holder=holder,
+        namespaces=settings.namespaces,
+    )
+
+
+def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follower) -> Sequence[Job]:
+    policy = load_policy(settings)
+
+    def why_not(stop: threading.Event) -> Callable[[], str | None]:
+        return lambda: "shutting down" if stop.is_set() else why_watch_is_stale(index)
+
+    def tell_watch(stop: threading.Event) -> None:
+        while follower.age() > WATCH_EVERY.total_seconds() and not stop.wait(1):
+            pass
+
+    def sweep_due(stop: threading.Event) -> None:
+        while why_watch_is_stale(index) and not stop.wait(1):
+            pass
+        if stop.is_set():
+            return
+        with index.read() as tx:
+            now = clock.now(tx)
+        report = sweep(
+            index, objects, policy, now=now, namespaces=settings.namespaces, why_stale=why_not(stop)
+        )
+        log.info("sweep", outcome=report.outcome.value, why=report.why)
+        if report.outcome is Outcome.REFUSED and not stop.is_set():
+            raise OffloadError(f"the sweep was refused: {report.why}")
+
+    def erase_due(stop: threading.Event) -> None:
+        erase_ready(index, objects, why_stale=lambda: "shutting down" if stop.is_set() else None)
+
+    def clean(_stop: threading.Event) -> None:
+        claim_prefix(index, objects, prefix=settings.s3_prefix)
+        report = clean_orphans(index, objects, prefix=settings.s3_prefix, grace=settings.orphan_grace)
+        metrics.ORPHANS_REMOVED.inc(report.removed + report.aborted_uploads)
+        log.info(
+            "orphans",
+            seen=report.seen,
+            removed=report.removed,
+            aborted=report.aborted_uploads,
+            stopped_because=report.stopped_because,
+        )
+
+    return [
+        Job(WATCH, WATCH_EVERY, tell_watch),
+        Job("sweep", settings.sweep_every, sweep_due),
+        Job("erase", ERASE_EVERY, erase_due),
+        Job("orphans", settings.orphan_grace, clean),
+    ]
