@@ -28,6 +28,7 @@ from offload.index import runs
 from offload.objects.memory import MemoryObjects
 from offload.services import budget, incarnations, readiness
 from offload.services.budget import ByteBudget
+from offload.wiring import serving as serving_module
 
 MIB = 2**20
 SOON = 3.0
