@@ -49,6 +49,7 @@ def surroundings(home: Path, **settings: str) -> dict[str, str]:
     return {
         "PATH": f"{KUBECTL.parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(home),
+        "TMPDIR": str(home),  # what a killed process leaves
         "PYTHONPATH": str(ROOT),
         **settings,
     }
