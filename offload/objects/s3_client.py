@@ -40,7 +40,7 @@ class S3Connection:
     """Account id that must own every bucket; the store refuses otherwise."""
     connect_timeout: float = 5
     """Seconds."""
-    read_timeout: float = 60
+    read_timeout: float = 20
     """Seconds between two bytes of an answer."""
     attempts: int = 3
     """Tries of one request in all, with botocore's standard back-off."""
