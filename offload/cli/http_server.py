@@ -1,9 +1,12 @@
 """uvicorn, as every command runs it."""
 
+import http.client
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
@@ -12,6 +15,8 @@ from offload.errors import ConfigError
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than usual proxies keep theirs, so that it is they who close."""
+
+_LOOK_AGAIN_SECONDS = 0.2
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -58,6 +63,38 @@ def run(configured: uvicorn.Config, listener: socket.socket, *, started: Callabl
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return server.started
+
+
+def run_workers(configured: uvicorn.Config, listener: socket.socket, *, started: Callable[[], None]) -> bool:
+    """As `run`, in as many processes as `configured` says; `started` is called once one of them answers."""
+    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - only where there are several
+
+    answered, stop = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set() and not _answers(listener):
+            stop.wait(_LOOK_AGAIN_SECONDS)
+        if not stop.is_set():
+            answered.set()
+            started()
+
+    threading.Thread(target=watch, name="watch-workers", daemon=True).start()
+    Multiprocess(configured, sockets=[listener]).run()
+    stop.set()
+    return answered.is_set()
+
+
+def _answers(listener: socket.socket) -> bool:
+    """Whether a process answers on `listener`: the kernel takes connections before one does."""
+    host, port = listener.getsockname()[:2]
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/livez")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 class _Server(uvicorn.Server):

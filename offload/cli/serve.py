@@ -50,14 +50,12 @@ def _serve(settings: Settings, stack: ExitStack) -> None:
     url = http_server.address_of(listener)
     grace = settings.shutdown_grace.total_seconds()
     if settings.workers > 1:
-        from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - only where there are several
-
         configured = http_server.config(
             "offload.wiring.serving:app_of_worker", grace_seconds=grace, workers=settings.workers
         )
-        typer.echo(f"url={url}")
-        Multiprocess(configured, sockets=[listener]).run()
-        return
-    configured = http_server.config(serving.make_app(settings), grace_seconds=grace)
-    if not http_server.run(configured, listener, started=lambda: typer.echo(f"url={url}")):
+        served = http_server.run_workers(configured, listener, started=lambda: typer.echo(f"url={url}"))
+    else:
+        configured = http_server.config(serving.make_app(settings), grace_seconds=grace)
+        served = http_server.run(configured, listener, started=lambda: typer.echo(f"url={url}"))
+    if not served:
         raise typer.Exit(exits.FAILED)

@@ -9,6 +9,9 @@ from offload.domain.pointers import StatusSchema, read_schema
 from offload.domain.projection import Caps, effective_cap
 from offload.errors import ClusterUnavailableError, OffloadError, PointersNotKeptError
 
+FIRST_SECONDS = 1.0
+"""How long who needs a schema waits where another thread reads the first one."""
+
 log = structlog.get_logger()
 
 
@@ -48,10 +51,12 @@ class ServedSchema:
 
     def refresh(self) -> None:
         """Read it again; while the API server is away the one last read stays."""
-        if not self._lock.acquire(blocking=False):
+        known = self._schema
+        if not self._lock.acquire(timeout=0 if known else FIRST_SECONDS):
             return  # another thread reads it now, and waiting for it would only make a queue
         try:
-            self._refresh()
+            if self._schema is known:  # else it was read while this thread waited
+                self._refresh()
         finally:
             self._lock.release()
 

@@ -106,11 +106,12 @@ def test_a_form_whose_sender_stalls_is_worth_another_try(
 def test_a_body_in_flight_does_not_outlast_an_unexpected_failure(
     service: Any, run: Any, read_answer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_upload: object) -> None:
+    async def fail(*_call: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(unread, "DISCARD_SECONDS", 0.3)
-    monkeypatch.setattr(service.parts.ingest, "_describe", fail)
+    # Where even the framework's own last handler fails.
+    monkeypatch.setattr(service.app._app._app, "middleware_stack", fail)
     # The traceback as tests print it takes seconds, on the service's loop.
     with capture_logs() as logged, service.connect() as connection:
         connection.sendall(service.request("PUT", run.at("x"), f"Content-Length: {2**40}") + b"x")
