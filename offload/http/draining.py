@@ -7,6 +7,10 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+import structlog
+
+log = structlog.get_logger("offload")
+
 
 def call_on_terminate(action: Callable[[], None], *, after: float, killed_after: float) -> None:
     """Call `action` on the running loop, `after` seconds after SIGTERM or Ctrl-C reached this process.
@@ -21,12 +25,17 @@ def call_on_terminate(action: Callable[[], None], *, after: float, killed_after:
 
     def begin() -> None:
         loop.call_soon_threadsafe(loop.call_later, after, action)
-        last_resort = threading.Timer(killed_after, os._exit, [1])
+        last_resort = threading.Timer(killed_after, _end_now)
         last_resort.daemon = True
         last_resort.start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         _chain(number, begin)
+
+
+def _end_now() -> None:
+    log.error("shutdown.forced", remedy="something hangs; the log before this line says what")
+    os._exit(1)
 
 
 def _chain(number: signal.Signals, also: Callable[[], object]) -> None:

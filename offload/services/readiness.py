@@ -48,7 +48,7 @@ class Readiness:
         try:
             self._asking[name].result(timeout=max(0.0, until - time.monotonic()))
         except TimeoutError:
-            return f"no answer within {PATIENCE_SECONDS:.0f} s"
+            return f"no answer within {PATIENCE_SECONDS:g} s"
         except OffloadError as error:
             del self._asking[name]
             log.warning("readiness", part=name, problem=error.detail)
