@@ -57,7 +57,7 @@ def test_a_part_that_never_answers_is_named_in_time(monkeypatch: pytest.MonkeyPa
     stuck = Readiness({"store": lambda: time.sleep(1), "index": lambda: None})
     started = time.monotonic()
     for _ in range(3):
-        assert stuck.look() == {"store": "no answer within 0 s", "index": None}
+        assert stuck.look() == {"store": "no answer within 0.1 s", "index": None}
     assert time.monotonic() - started < 0.8
     stuck.close()
 
