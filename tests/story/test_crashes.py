@@ -20,8 +20,8 @@ import pytest
 
 from offload.domain.keys import artifact_id_of
 from offload.services.orphans import clean_orphans
-from tests.story.conftest import Site
-from tests.story.programs import until
+from tests.programs import until
+from tests.site import Site
 
 GRACE = timedelta(hours=24)
 SMALL, LARGE = b"small" * 100, b"large" * 4 * 2**20

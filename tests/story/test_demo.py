@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from offload.cli.main import app
 from offload.dev import demo
 from offload.dev.shell import Shell, expect
-from tests.story.conftest import Start, require, require_kubectl
-from tests.story.programs import until
+from tests.programs import until
+from tests.site import require, require_kubectl
+from tests.story.conftest import Start
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.story.conftest import Site
-from tests.story.programs import until
+from tests.programs import until
+from tests.site import Site
 
 GRACE = 1
 

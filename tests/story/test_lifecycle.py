@@ -22,8 +22,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.story.conftest import Site, Start
-from tests.story.programs import ROOT, Program, Stage, free_port, metrics, until
+from tests.programs import ROOT, Program, Stage, free_port, metrics, until
+from tests.site import Site
+from tests.story.conftest import Start
 
 StartDev = Callable[..., tuple[Program, Stage]]
 STOPS_SECONDS = 10

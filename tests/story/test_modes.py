@@ -6,8 +6,8 @@ its own; the cluster's installed CRD, whose entries have other fields and fewer.
 
 from collections.abc import Callable
 
-from tests.story.conftest import Site
-from tests.story.programs import ROOT, Program, Stage, free_port, metrics, until
+from tests.programs import ROOT, Program, Stage, free_port, metrics, until
+from tests.site import Site
 
 LEGACY = ROOT / "tests/cluster/crds/legacy.yaml"
 StartDev = Callable[..., tuple[Program, Stage]]

@@ -12,8 +12,8 @@ import time
 import httpx
 import pytest
 
-from tests.story.conftest import Site
-from tests.story.programs import until
+from tests.programs import until
+from tests.site import Site
 
 
 def test_the_api_server_is_down(site: Site) -> None:

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from offload.client import Client
-from tests.story.conftest import Site
-from tests.story.programs import until
+from tests.programs import until
+from tests.site import Site
 
 ARTIFACTS, A_REQUEST, SENDERS = 10_000, 50, 8
 STATUS_BYTES = 64 * 2**10

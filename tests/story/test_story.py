@@ -18,7 +18,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.story.programs import Stage, until
+from tests.programs import Stage, until
 
 KEPT = 50
 STATUS_BYTES = 64 * 2**10

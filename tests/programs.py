@@ -19,7 +19,7 @@ import psutil
 
 from offload.client import Client
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 KUBECTL = Path(sys.executable).with_name("kubectl")
 OFFLOAD = [sys.executable, "-m", "offload.cli.main"]
 NAMESPACE = "agents"
@@ -125,8 +125,11 @@ class Program:
 class Stage:
     """A running service with an API server beside it, as its users reach it."""
 
-    def __init__(self, url: str, environment: Mapping[str, str], home: Path) -> None:
+    def __init__(
+        self, url: str, environment: Mapping[str, str], home: Path, namespace: str = NAMESPACE
+    ) -> None:
         self.url, self.environment, self.home = url, dict(environment), home
+        self.namespace = namespace
 
     def client(self, **options: Any) -> Client:
         return Client(self.url, **options)
@@ -142,7 +145,7 @@ class Stage:
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         done = subprocess.run(
-            [KUBECTL, "-n", NAMESPACE, *arguments],
+            [KUBECTL, "-n", self.namespace, *arguments],
             input=stdin, env=self.environment, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -153,7 +156,7 @@ class Stage:
         manifest = {
             "apiVersion": "agents.proompteng.ai/v1alpha1",
             "kind": "AgentRun",
-            "metadata": {"name": name, "namespace": NAMESPACE},
+            "metadata": {"name": name, "namespace": self.namespace},
             "spec": {"agentRef": {"name": "coder"}, "runtime": {"type": "job"}},
         }
         created = json.loads(self.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(manifest)))
@@ -188,7 +191,7 @@ class Stage:
     def put(self, run: str, name: str, body: bytes, **params: str) -> httpx.Response:
         """One PUT, without retries."""
         return httpx.put(
-            f"{self.url}/v1/namespaces/{NAMESPACE}/agentruns/{run}/artifacts/{name}",
+            f"{self.url}/v1/namespaces/{self.namespace}/agentruns/{run}/artifacts/{name}",
             params=params,
             content=body,
             timeout=60,
@@ -196,7 +199,7 @@ class Stage:
 
     def post(self, run: str, files: Mapping[str, bytes]) -> httpx.Response:
         return httpx.post(
-            f"{self.url}/v1/namespaces/{NAMESPACE}/agentruns/{run}/artifacts",
+            f"{self.url}/v1/namespaces/{self.namespace}/agentruns/{run}/artifacts",
             files=[("file", (name, body)) for name, body in files.items()],
             timeout=120,
         )
@@ -206,7 +209,7 @@ class Stage:
 
     def history(self, run: str, **params: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
-        path: str | None = f"{self.url}/v1/namespaces/{NAMESPACE}/agentruns/{run}/artifacts"
+        path: str | None = f"{self.url}/v1/namespaces/{self.namespace}/agentruns/{run}/artifacts"
         asked: dict[str, str] | None = {"limit": "1000", **params}
         while path:
             page = httpx.get(path, params=asked, timeout=60)
@@ -217,7 +220,7 @@ class Stage:
 
     def is_current(self, run: str) -> bool:
         """Whether status shows all that was acknowledged."""
-        answer = self.get(f"namespaces/{NAMESPACE}/agentruns/{run}")
+        answer = self.get(f"namespaces/{self.namespace}/agentruns/{run}")
         assert answer.status_code == 200, answer.text
         publish = answer.json()["publish"]
         return bool(publish["publishedAt"]) and not publish["behind"]

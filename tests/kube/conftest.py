@@ -1,0 +1,32 @@
+"""A real API server with our CRD, our service accounts and a namespace for each test."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from offload.dev.stores import StoreAddress
+from tests.kube.control_plane import ControlPlane
+from tests.kube.site import SYSTEM, Kubectl, KubeSite
+
+
+@pytest.fixture(scope="session")
+def kubectl(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
+    """An administrator's, in a cluster where deploy/base is applied."""
+    found = Kubectl(control_plane.kubeconfig(tmp_path_factory.mktemp("admin") / "kubeconfig"))
+    found("apply", "-k", "deploy/base")
+    found("get", "serviceaccount", "-n", SYSTEM, "offload-serve", "offload-controller")
+    return found
+
+
+@pytest.fixture
+def kube_site(
+    control_plane: ControlPlane,
+    kubectl: Kubectl,  # noqa: ARG001 - has our service accounts made
+    create_database: Callable[[], str],
+    seaweedfs: StoreAddress,
+    tmp_path: Path,
+) -> Iterator[KubeSite]:
+    with ExitStack() as stack:
+        yield KubeSite(tmp_path, create_database(), seaweedfs, stack, control_plane)
