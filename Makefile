@@ -1,4 +1,4 @@
-# Needs GNU make, bash, git, curl and Python 3.11 or newer with venv. All else comes from requirements/dev.lock.
+# Needs GNU make, bash, git, curl and Python 3.11 or newer with venv. All else comes from requirements/*.lock.
 PYTHON ?= python3
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,20 +9,26 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
-LOCKS := dev image build seaweedfs
+LOCKS := dev image build seaweedfs go
 
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test test-cluster control-plane check lock clean
 
 help: ## Show this.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 24
 
 setup: $(READY) ## Make .venv with everything that development needs.
 
 demo: $(READY) ## Show the main job on real input, on this machine alone.
 	$(BIN)/offload demo
 
-test: check ## Check and test everything.
+test: check control-plane ## Check and test everything; the first time this builds a Kubernetes API server.
 	$(BIN)/python -m pytest
+
+test-cluster: control-plane ## Test against a Kubernetes API server; K8S=1.30.14 takes another release.
+	$(BIN)/python -m pytest tests/kube tests/cluster
+
+control-plane: $(READY) ## Build the Kubernetes API server of the tests, once a machine: some minutes.
+	$(BIN)/python -m tests.kube.binaries
 
 check: $(READY) ## Format, lint, types and layers.
 	$(BIN)/ruff format --check
