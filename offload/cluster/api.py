@@ -30,6 +30,8 @@ Object = dict[str, Any]
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
+LONGEST_ASKED_SECONDS = 30.0
+"""The most that a `Retry-After` is believed."""
 POOL_SIZE = 16
 """Connections kept beside those of the watches."""
 
@@ -86,6 +88,7 @@ class Api:
         self._client = ApiClient(configuration)
         self._host = configuration.host
         self._rate = RateLimit(requests_per_second)
+        self._resume_at = 0.0
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Object:
         call = Call("GET", path, query or {})
@@ -106,21 +109,33 @@ class Api:
     def stream(self, path: str, query: Mapping[str, str], *, silence: float) -> urllib3.HTTPResponse:
         """Open an answer that is read as it comes; `silence` is for how many seconds it may say nothing.
 
-        The caller closes it, and translates what reading it raises by `unavailable`.
+        The caller closes it, and translates what reading it raises by `lost`.
         """
-        return self._send(Call("GET", path, query), silence)
+        response = self._send(Call("GET", path, query))
+        # Only an answer that has begun may be silent for so long.
+        if (connection := response.connection) and connection.sock:
+            connection.sock.settimeout(silence)
+        return response
+
+    def lost(self, what: str, error: Exception) -> ClusterUnavailableError:
+        """What a failed connection means; after a silence no other kept connection is trusted."""
+        if isinstance(error, urllib3.exceptions.TimeoutError):
+            self._client.rest_client.pool_manager.clear()
+        return ClusterUnavailableError(f"{what}: {' '.join(str(error).split())}")
 
     def close(self) -> None:
         self._client.close()  # type: ignore[no-untyped-call] # the client has no annotations here
         self._client.rest_client.close()
 
     def _json(self, call: Call) -> Object:
-        answer = _parse(_read(self._send(call, READ_SECONDS), call))
+        answer = _parse(self._read(self._send(call), call))
         if answer is None:
             raise ClusterUnavailableError(f"{call}: the answer is not JSON")
         return answer
 
-    def _send(self, call: Call, silence: float) -> urllib3.HTTPResponse:
+    def _send(self, call: Call) -> urllib3.HTTPResponse:
+        if (rest := self._resume_at - time.monotonic()) > 0:
+            raise AskedToWaitError(f"{call}: not sent, as the API server asked to wait", retry_after=rest)
         self._rate.wait()
         url = f"{self._host}{call.path}" + (f"?{urlencode(call.query)}" if call.query else "")
         headers = {"Accept": "application/json", "User-Agent": "offload"}
@@ -132,15 +147,26 @@ class Api:
                 headers, [], ["BearerToken"], call.path, call.method, call.body
             )
             answer = self._client.call_api(
-                call.method, url, headers, call.body, _request_timeout=(CONNECT_SECONDS, silence)
+                call.method, url, headers, call.body, _request_timeout=(CONNECT_SECONDS, READ_SECONDS)
             )
         except (urllib3.exceptions.HTTPError, ApiException, ConfigException, OSError) as error:
-            raise unavailable(str(call), error) from error
+            raise self.lost(str(call), error) from error
         response: urllib3.HTTPResponse = answer.response
         if response.status not in (200, 201, 202):
-            text = _read(response, call)
-            raise refusal(response.status, str(call), text, response.headers.get("Retry-After"))
+            text = self._read(response, call)
+            refused = refusal(response.status, str(call), text, response.headers.get("Retry-After"))
+            if isinstance(refused, AskedToWaitError) and response.status in {429, 503}:
+                # It asks this identity, so all of this process.
+                self._resume_at = time.monotonic() + refused.retry_after
+            raise refused
         return response
+
+    def _read(self, response: urllib3.HTTPResponse, call: Call) -> bytes:
+        try:
+            return response.data
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response.close()
+            raise self.lost(str(call), error) from error
 
 
 def configuration(kubeconfig: str | None) -> Configuration:
@@ -184,19 +210,8 @@ def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -
         case _ if 400 <= code < 500:  # noqa: PLR2004 - client errors
             return StatusRefusedError(message)
     asked = retry_after if retry_after and retry_after.isdigit() else details.get("retryAfterSeconds")
-    return AskedToWaitError(message, retry_after=float(asked)) if asked else ClusterUnavailableError(message)
-
-
-def unavailable(what: str, error: Exception) -> ClusterUnavailableError:
-    return ClusterUnavailableError(f"{what}: {' '.join(str(error).split())}")
-
-
-def _read(response: urllib3.HTTPResponse, call: Call) -> bytes:
-    try:
-        return response.data
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        response.close()
-        raise unavailable(str(call), error) from error
+    seconds = min(float(asked or 0), LONGEST_ASKED_SECONDS)
+    return AskedToWaitError(message, retry_after=seconds) if seconds else ClusterUnavailableError(message)
 
 
 def _parse(text: bytes) -> Object | None:
