@@ -5,7 +5,9 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +15,13 @@ import urllib3
 import yaml
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.config import (
+    ConfigException,
+    incluster_config,
+    kube_config,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from offload.errors import (
     AgentRunGoneError,
@@ -177,17 +185,34 @@ def configuration(kubeconfig: str | None) -> Configuration:
     """
     found = Configuration()
     try:
-        if kubeconfig:
-            load_kube_config(config_file=kubeconfig, client_configuration=found)  # type: ignore[no-untyped-call] # no annotations
-        else:
-            try:
-                load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call] # no annotations
-            except ConfigException:
-                load_kube_config(client_configuration=found)  # type: ignore[no-untyped-call] # no annotations
+        token_file = _load(found, kubeconfig)
     except (ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         where = kubeconfig or "the pod's service account and the usual kubeconfig"
         raise ConfigError(f"no usable Kubernetes configuration in {where}: {error}") from error
+    if token_file:
+        # Read for each request: it is replaced before it expires. The client's own hook keeps a kubeconfig's
+        # token for good, and a Pod's for a minute.
+        found.refresh_api_key_hook = lambda of: _take_token(of, token_file)  # type: ignore[assignment] # no annotations
     return found
+
+
+def _load(found: Configuration, kubeconfig: str | None) -> Path | None:
+    """Fill `found`; answers the file that holds the token, where one does."""
+    if not kubeconfig:
+        with suppress(ConfigException):
+            load_incluster_config(found)  # type: ignore[no-untyped-call] # no annotations
+            return Path(incluster_config.SERVICE_TOKEN_FILENAME)
+    load_kube_config(kubeconfig, client_configuration=found)  # type: ignore[no-untyped-call] # no annotations
+    paths = kubeconfig or kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    config: Any = kube_config.KubeConfigMerger(paths).config  # type: ignore[no-untyped-call] # no annotations
+    context = config["contexts"].get_with_name(config["current-context"])["context"]
+    named = config["users"].get_with_name(context.safe_get("user"), safe=True)
+    token_file = named and named["user"].safe_get("tokenFile")
+    return Path(named.path).absolute().parent / token_file if token_file else None
+
+
+def _take_token(configuration: Configuration, file: Path) -> None:
+    configuration.api_key["BearerToken"] = f"Bearer {file.read_text().strip()}"
 
 
 def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -> OffloadError:
@@ -204,7 +229,7 @@ def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -
         case 410:
             return TooOldError(message)
         case 401 | 403:
-            return ClusterForbiddenError(message)
+            return ClusterForbiddenError(message + _REFUSED_WHY.get(code, ""))
         case 404 | 408 | 429:
             pass
         case _ if 400 <= code < 500:  # noqa: PLR2004 - client errors
@@ -212,6 +237,9 @@ def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -
     asked = retry_after if retry_after and retry_after.isdigit() else details.get("retryAfterSeconds")
     seconds = min(float(asked or 0), LONGEST_ASKED_SECONDS)
     return AskedToWaitError(message, retry_after=seconds) if seconds else ClusterUnavailableError(message)
+
+
+_REFUSED_WHY = {401: ": the credentials are expired, withdrawn, or not of this cluster"}
 
 
 def _parse(text: bytes) -> Object | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import urllib3
 
 from offload.cluster.api import Api, AskedToWaitError, Object, TooOldError, refusal
-from offload.cluster.interface import AgentRun, Change, Deleted, Fresh, Listed, Present
+from offload.cluster.interface import AgentRun, Change, Deleted, Fresh, Listed, Present, Refused
 from offload.cluster.reading import collection_path, read_run
 from offload.errors import (
     ClusterForbiddenError,
@@ -63,6 +63,8 @@ def merged(api: Api, namespaces: Sequence[str], stop: threading.Event) -> Iterat
                 if len(heard) < len(feeds):
                     continue
                 heard.clear()
+            elif isinstance(change, Refused):
+                heard.discard(feed)
             yield change
     finally:
         ended.set()
@@ -99,6 +101,7 @@ class _Feed(threading.Thread):
         self._listing: _Listing | None = None
         self._revision: str | None = None
         self._response: urllib3.HTTPResponse | None = None
+        self._refused: str | None = None
         self._failures = 0
 
     def interrupt(self) -> None:
@@ -123,8 +126,10 @@ class _Feed(threading.Thread):
             if time.monotonic() - began < 1:
                 raise ClusterUnavailableError("the watch ended as soon as it began")
             self._failures = 0
-        except ClusterForbiddenError:
-            raise
+        except ClusterForbiddenError as error:
+            # It is told once, and asked for until it is granted.
+            self._tell(str(error))
+            self._ended.wait(LONGEST_PAUSE * random.uniform(0.5, 1))  # noqa: S311 - jitter
         except (TooOldError, StatusRefusedError) as error:
             self._listing = self._revision = None
             self._pause(error)
@@ -164,6 +169,7 @@ class _Feed(threading.Thread):
             "timeoutSeconds": str(WATCH_SECONDS),
         }
         self._response = response = self._api.stream(self._path, query, silence=SILENCE_SECONDS)
+        self._tell(None)
         try:
             for line in _lines(response):
                 if self._ended.is_set():
@@ -187,6 +193,11 @@ class _Feed(threading.Thread):
             run = read_run(body)
             self._emit(Deleted(run) if kind == "DELETED" else Present(run))
         self._revision = body["metadata"]["resourceVersion"]
+
+    def _tell(self, refused: str | None) -> None:
+        if refused != self._refused:
+            self._refused = refused
+            self._emit(Refused(self._namespace, refused))
 
     def _emit(self, change: Change | Exception) -> None:
         while not self._ended.is_set():

@@ -124,6 +124,14 @@ def touch(tx: sa.Connection, uid: str) -> None:
         engines_of(tx).announce(tx)
 
 
+def try_again(tx: sa.Connection, namespace: str | None) -> None:
+    """Have the runs of `namespace` (None: all) whose publish failed wait no longer."""
+    waits = runs.c.dirty_since.is_not(None) & (runs.c.publish_failures > 0)
+    if namespace is not None:
+        waits &= runs.c.namespace == namespace
+    tx.execute(sa.update(runs).where(waits).values(next_attempt_at=None))
+
+
 def oldest_dirty(tx: sa.Connection) -> datetime | None:
     """Since when the run that waits longest has waited."""
     waiting = sa.select(sa.func.min(runs.c.dirty_since)).where(runs.c.dirty_since.is_not(None))
