@@ -20,6 +20,10 @@ OLDEST_DIRTY = Gauge(
     "offload_oldest_dirty_run_age_seconds", "How long the run that waits longest has waited to be published."
 )
 WATCH_AGE = Gauge("offload_watch_age_seconds", "Time since the AgentRun watch was last known to be current.")
+WATCH_REFUSED = Gauge(
+    "offload_watch_refused_namespaces",
+    "Namespaces whose AgentRuns may not be followed; 1 where all are followed as one.",
+)
 LARGE_STATUS = Counter(
     "offload_large_statuses_seen_total", "Seen AgentRun statuses of more than 256 KiB as compact JSON."
 )

@@ -5,7 +5,9 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +15,13 @@ import urllib3
 import yaml
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.config import (
+    ConfigException,
+    incluster_config,
+    kube_config,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from offload.errors import (
     AgentRunGoneError,
@@ -30,6 +38,8 @@ Object = dict[str, Any]
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
+LONGEST_ASKED_SECONDS = 30.0
+"""The most that a `Retry-After` is believed."""
 POOL_SIZE = 16
 """Connections kept beside those of the watches."""
 
@@ -86,6 +96,7 @@ class Api:
         self._client = ApiClient(configuration)
         self._host = configuration.host
         self._rate = RateLimit(requests_per_second)
+        self._resume_at = 0.0
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Object:
         call = Call("GET", path, query or {})
@@ -106,21 +117,33 @@ class Api:
     def stream(self, path: str, query: Mapping[str, str], *, silence: float) -> urllib3.HTTPResponse:
         """Open an answer that is read as it comes; `silence` is for how many seconds it may say nothing.
 
-        The caller closes it, and translates what reading it raises by `unavailable`.
+        The caller closes it, and translates what reading it raises by `lost`.
         """
-        return self._send(Call("GET", path, query), silence)
+        response = self._send(Call("GET", path, query))
+        # Only an answer that has begun may be silent for so long.
+        if (connection := response.connection) and connection.sock:
+            connection.sock.settimeout(silence)
+        return response
+
+    def lost(self, what: str, error: Exception) -> ClusterUnavailableError:
+        """What a failed connection means; after a silence no other kept connection is trusted."""
+        if isinstance(error, urllib3.exceptions.TimeoutError):
+            self._client.rest_client.pool_manager.clear()
+        return ClusterUnavailableError(f"{what}: {' '.join(str(error).split())}")
 
     def close(self) -> None:
         self._client.close()  # type: ignore[no-untyped-call] # the client has no annotations here
         self._client.rest_client.close()
 
     def _json(self, call: Call) -> Object:
-        answer = _parse(_read(self._send(call, READ_SECONDS), call))
+        answer = _parse(self._read(self._send(call), call))
         if answer is None:
             raise ClusterUnavailableError(f"{call}: the answer is not JSON")
         return answer
 
-    def _send(self, call: Call, silence: float) -> urllib3.HTTPResponse:
+    def _send(self, call: Call) -> urllib3.HTTPResponse:
+        if (rest := self._resume_at - time.monotonic()) > 0:
+            raise AskedToWaitError(f"{call}: not sent, as the API server asked to wait", retry_after=rest)
         self._rate.wait()
         url = f"{self._host}{call.path}" + (f"?{urlencode(call.query)}" if call.query else "")
         headers = {"Accept": "application/json", "User-Agent": "offload"}
@@ -132,15 +155,26 @@ class Api:
                 headers, [], ["BearerToken"], call.path, call.method, call.body
             )
             answer = self._client.call_api(
-                call.method, url, headers, call.body, _request_timeout=(CONNECT_SECONDS, silence)
+                call.method, url, headers, call.body, _request_timeout=(CONNECT_SECONDS, READ_SECONDS)
             )
         except (urllib3.exceptions.HTTPError, ApiException, ConfigException, OSError) as error:
-            raise unavailable(str(call), error) from error
+            raise self.lost(str(call), error) from error
         response: urllib3.HTTPResponse = answer.response
         if response.status not in (200, 201, 202):
-            text = _read(response, call)
-            raise refusal(response.status, str(call), text, response.headers.get("Retry-After"))
+            text = self._read(response, call)
+            refused = refusal(response.status, str(call), text, response.headers.get("Retry-After"))
+            if isinstance(refused, AskedToWaitError) and response.status in {429, 503}:
+                # It asks this identity, so all of this process.
+                self._resume_at = time.monotonic() + refused.retry_after
+            raise refused
         return response
+
+    def _read(self, response: urllib3.HTTPResponse, call: Call) -> bytes:
+        try:
+            return response.data
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response.close()
+            raise self.lost(str(call), error) from error
 
 
 def configuration(kubeconfig: str | None) -> Configuration:
@@ -151,17 +185,34 @@ def configuration(kubeconfig: str | None) -> Configuration:
     """
     found = Configuration()
     try:
-        if kubeconfig:
-            load_kube_config(config_file=kubeconfig, client_configuration=found)  # type: ignore[no-untyped-call] # no annotations
-        else:
-            try:
-                load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call] # no annotations
-            except ConfigException:
-                load_kube_config(client_configuration=found)  # type: ignore[no-untyped-call] # no annotations
+        token_file = _load(found, kubeconfig)
     except (ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         where = kubeconfig or "the pod's service account and the usual kubeconfig"
         raise ConfigError(f"no usable Kubernetes configuration in {where}: {error}") from error
+    if token_file:
+        # Read for each request: it is replaced before it expires. The client's own hook keeps a kubeconfig's
+        # token for good, and a Pod's for a minute.
+        found.refresh_api_key_hook = lambda of: _take_token(of, token_file)  # type: ignore[assignment] # no annotations
     return found
+
+
+def _load(found: Configuration, kubeconfig: str | None) -> Path | None:
+    """Fill `found`; answers the file that holds the token, where one does."""
+    if not kubeconfig:
+        with suppress(ConfigException):
+            load_incluster_config(found)  # type: ignore[no-untyped-call] # no annotations
+            return Path(incluster_config.SERVICE_TOKEN_FILENAME)
+    load_kube_config(kubeconfig, client_configuration=found)  # type: ignore[no-untyped-call] # no annotations
+    paths = kubeconfig or kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    config: Any = kube_config.KubeConfigMerger(paths).config  # type: ignore[no-untyped-call] # no annotations
+    context = config["contexts"].get_with_name(config["current-context"])["context"]
+    named = config["users"].get_with_name(context.safe_get("user"), safe=True)
+    token_file = named and named["user"].safe_get("tokenFile")
+    return Path(named.path).absolute().parent / token_file if token_file else None
+
+
+def _take_token(configuration: Configuration, file: Path) -> None:
+    configuration.api_key["BearerToken"] = f"Bearer {file.read_text().strip()}"
 
 
 def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -> OffloadError:
@@ -178,25 +229,17 @@ def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -
         case 410:
             return TooOldError(message)
         case 401 | 403:
-            return ClusterForbiddenError(message)
+            return ClusterForbiddenError(message + _REFUSED_WHY.get(code, ""))
         case 404 | 408 | 429:
             pass
         case _ if 400 <= code < 500:  # noqa: PLR2004 - client errors
             return StatusRefusedError(message)
     asked = retry_after if retry_after and retry_after.isdigit() else details.get("retryAfterSeconds")
-    return AskedToWaitError(message, retry_after=float(asked)) if asked else ClusterUnavailableError(message)
+    seconds = min(float(asked or 0), LONGEST_ASKED_SECONDS)
+    return AskedToWaitError(message, retry_after=seconds) if seconds else ClusterUnavailableError(message)
 
 
-def unavailable(what: str, error: Exception) -> ClusterUnavailableError:
-    return ClusterUnavailableError(f"{what}: {' '.join(str(error).split())}")
-
-
-def _read(response: urllib3.HTTPResponse, call: Call) -> bytes:
-    try:
-        return response.data
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        response.close()
-        raise unavailable(str(call), error) from error
+_REFUSED_WHY = {401: ": the credentials are expired, withdrawn, or not of this cluster"}
 
 
 def _parse(text: bytes) -> Object | None:

@@ -8,24 +8,27 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import urllib3
 
-from offload.cluster.api import Api, AskedToWaitError, Object, TooOldError, refusal, unavailable
-from offload.cluster.interface import Change, Deleted, Fresh, Listed, Present
+from offload.cluster.api import Api, AskedToWaitError, Object, TooOldError, refusal
+from offload.cluster.interface import AgentRun, Change, Deleted, Fresh, Listed, Present, Refused
 from offload.cluster.reading import collection_path, read_run
-from offload.errors import ClusterForbiddenError, ClusterUnavailableError, OffloadError
+from offload.errors import (
+    ClusterForbiddenError,
+    ClusterUnavailableError,
+    OffloadError,
+    StatusRefusedError,
+)
 
 PAGE = 250
 WATCH_SECONDS = 50
 SILENCE_SECONDS = 55.0
 """A watch that says nothing for so long is dead: its bookmarks and its end come sooner."""
 
-FIRST_PAUSE, LONGEST_PAUSE, LONGEST_ASKED_PAUSE = 0.5, 5.0, 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Seconds. The longest is short, so that pointers are there soon after an outage; jitter spreads replicas."""
-
-RELIST_AFTER = 3
-"""Refusals of a watch in a row after which its revision is no longer trusted."""
 
 QUEUED = 250
 """Changes that wait for the reader; feeds pause beyond."""
@@ -42,7 +45,8 @@ def merged(api: Api, namespaces: Sequence[str], stop: threading.Event) -> Iterat
     """
     ended = threading.Event()
     waiting: queue.Queue[tuple[_Feed, Change | Exception]] = queue.Queue(QUEUED)
-    feeds = [_Feed(api, namespace, waiting, ended) for namespace in (namespaces or (None,))]
+    paging = threading.Lock()
+    feeds = [_Feed(api, namespace, waiting, ended, paging) for namespace in (namespaces or (None,))]
     for feed in feeds:
         feed.start()
     heard: set[_Feed] = set()
@@ -59,6 +63,8 @@ def merged(api: Api, namespaces: Sequence[str], stop: threading.Event) -> Iterat
                 if len(heard) < len(feeds):
                     continue
                 heard.clear()
+            elif isinstance(change, Refused):
+                heard.discard(feed)
             yield change
     finally:
         ended.set()
@@ -66,6 +72,15 @@ def merged(api: Api, namespaces: Sequence[str], stop: threading.Event) -> Iterat
             feed.interrupt()
         for feed in feeds:
             feed.join(timeout=2)
+
+
+@dataclass(slots=True)
+class _Listing:
+    """A list that has come so far."""
+
+    began: float
+    uids: set[str] = field(default_factory=set)
+    token: str = ""
 
 
 class _Feed(threading.Thread):
@@ -77,13 +92,17 @@ class _Feed(threading.Thread):
         namespace: str | None,
         out: "queue.Queue[tuple[_Feed, Change | Exception]]",
         ended: threading.Event,
+        paging: threading.Lock,
     ) -> None:
+        """`paging` is held by the one feed that has a page of a list in memory."""
         super().__init__(name=f"watch-{namespace or 'all'}", daemon=True)
         self._api, self._namespace, self._out, self._ended = api, namespace, out, ended
-        self._path = collection_path(namespace)
+        self._path, self._paging = collection_path(namespace), paging
+        self._listing: _Listing | None = None
         self._revision: str | None = None
         self._response: urllib3.HTTPResponse | None = None
-        self._failures = self._refusals = 0
+        self._refused: str | None = None
+        self._failures = 0
 
     def interrupt(self) -> None:
         """Wake a watch that waits for the server; `ended` is set before."""
@@ -106,37 +125,39 @@ class _Feed(threading.Thread):
             self._watch()
             if time.monotonic() - began < 1:
                 raise ClusterUnavailableError("the watch ended as soon as it began")
-            self._failures = self._refusals = 0
-        except ClusterForbiddenError:
-            raise
-        except TooOldError as error:
-            self._revision = None
+            self._failures = 0
+        except ClusterForbiddenError as error:
+            # It is told once, and asked for until it is granted.
+            self._tell(str(error))
+            self._ended.wait(LONGEST_PAUSE * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        except (TooOldError, StatusRefusedError) as error:
+            self._listing = self._revision = None
             self._pause(error)
         except OffloadError as error:
-            if not isinstance(error.__cause__, (urllib3.exceptions.HTTPError, OSError)):
-                self._refusals += 1
-            if self._refusals >= RELIST_AFTER:
-                self._revision, self._refusals = None, 0
+            # The revision stays good, and so does the place in a list: what an API server has least of as it
+            # comes back is time for lists.
             self._pause(error)
 
     def _list(self) -> None:
-        began = time.monotonic()
-        uids: set[str] = set()
-        query = {"limit": str(PAGE)}
+        listing = self._listing = self._listing or _Listing(time.monotonic())
         while not self._ended.is_set():
-            page = self._api.get(self._path, query)
-            metadata = page["metadata"]
-            # Reduced before the next page is read: specs can be large, and none is needed.
-            runs = [read_run(item) for item in page.pop("items")]
+            runs, metadata = self._page(listing.token)
             for run in runs:
-                uids.add(run.seen.uid)
+                listing.uids.add(run.seen.uid)
                 self._emit(Present(run))
-            if not metadata.get("continue"):
-                self._emit(Listed(self._namespace, frozenset(uids), began))
+            listing.token = metadata.get("continue", "")
+            if not listing.token:
+                self._emit(Listed(self._namespace, frozenset(listing.uids), listing.began))
                 self._emit(Fresh())
-                self._revision = metadata["resourceVersion"]
+                self._listing, self._revision = None, metadata["resourceVersion"]
                 return
-            query["continue"] = metadata["continue"]
+
+    def _page(self, token: str) -> tuple[list[AgentRun], Object]:
+        query = {"limit": str(PAGE), **({"continue": token} if token else {})}
+        with self._paging:
+            page = self._api.get(self._path, query)
+            # Reduced before another page is read: specs can be large, and none is needed.
+            return [read_run(item) for item in page.pop("items")], page["metadata"]
 
     def _watch(self) -> None:
         if self._ended.is_set():
@@ -148,6 +169,7 @@ class _Feed(threading.Thread):
             "timeoutSeconds": str(WATCH_SECONDS),
         }
         self._response = response = self._api.stream(self._path, query, silence=SILENCE_SECONDS)
+        self._tell(None)
         try:
             for line in _lines(response):
                 if self._ended.is_set():
@@ -155,7 +177,7 @@ class _Feed(threading.Thread):
                 self._take(json.loads(line))
             self._emit(Fresh())
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise unavailable(f"watching {self._path}", error) from error
+            raise self._api.lost(f"watching {self._path}", error) from error
         finally:
             self._response = None
             response.close()
@@ -164,13 +186,18 @@ class _Feed(threading.Thread):
         kind, body = event["type"], event["object"]
         if kind == "ERROR":
             raise refusal(body.get("code", 500), f"watching {self._path}", json.dumps(body).encode())
-        self._failures = self._refusals = 0
+        self._failures = 0
         if kind == "BOOKMARK":
             self._emit(Fresh())
         else:
             run = read_run(body)
             self._emit(Deleted(run) if kind == "DELETED" else Present(run))
         self._revision = body["metadata"]["resourceVersion"]
+
+    def _tell(self, refused: str | None) -> None:
+        if refused != self._refused:
+            self._refused = refused
+            self._emit(Refused(self._namespace, refused))
 
     def _emit(self, change: Change | Exception) -> None:
         while not self._ended.is_set():
@@ -182,7 +209,7 @@ class _Feed(threading.Thread):
         most = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
         self._failures += 1
         asked = error.retry_after if isinstance(error, AskedToWaitError) else 0
-        seconds = max(most * random.uniform(0.25, 1), min(asked, LONGEST_ASKED_PAUSE))  # noqa: S311 - jitter
+        seconds = asked + most * random.uniform(0.25, 1)  # noqa: S311 - jitter
         if not self._ended.is_set():
             log.warning("following %s: trying again in %.1f s: %s", self._path, seconds, error)
         self._ended.wait(seconds)

@@ -53,7 +53,15 @@ class Fresh:
     """The API server was heard (a bookmark, or a watch that ended in order): the view is current."""
 
 
-Change = Present | Deleted | Listed | Fresh
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """This identity may not follow `namespace` (None: all), or, where `why` is None, it may again."""
+
+    namespace: str | None
+    why: str | None
+
+
+Change = Present | Deleted | Listed | Fresh | Refused
 
 
 class Cluster(Protocol):
@@ -80,7 +88,8 @@ class Cluster(Protocol):
         """Every run that is there, then every change, until `stop` is set.
 
         Lists in chunks, watches with bookmarks, resumes by resourceVersion and lists again on 410. Failures
-        are retried inside with back-off; `ClusterForbiddenError` is raised. Each list ends with `Listed`.
+        are retried inside with back-off. Each list ends with `Listed`. A namespace where this identity is
+        refused holds up no other, but nothing is `Fresh` until it is followed again.
         """
         ...
 

@@ -73,9 +73,10 @@ class Controller:
         problems = [loop.problem for loop in self._loops if loop.problem]
         if self._publishes and self._schema.problem:
             problems.append(self._schema.problem)
+        problems += self._follower.refusals()
         age = self._follower.age()
         if age == float("inf"):
-            problems.append("the AgentRuns were not listed yet")
+            problems.append("not all AgentRuns were listed yet")
         elif age > WATCH_AGE_SECONDS:
             problems.append(f"the AgentRun watch was last current {age:.0f} s ago")
         return problems

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +17,10 @@ from offload.services.schema import ServedSchema
 
 LEASE = timedelta(seconds=4)
 """A claim's life: what a killed controller's runs wait before another one publishes them."""
+RENEW_SECONDS = 1.5
+"""Between two renewals of the claims of publishes that take long."""
+OLDEST_EVERY = 4
+"""One claim in so many takes the runs that wait longest, so that urgent ones never hold them up for good."""
 LOOK_SECONDS = 0.2
 """The most time between two looks for dirty runs, where nothing wakes this loop earlier."""
 GAUGE_SECONDS = 1.0
@@ -44,22 +48,24 @@ class Dispatcher:
         self._holder, self._workers, self._namespaces = holder, workers, tuple(namespaces)
         self._resume_at = 0.0
         self._pause = 0.0
-        self._gauged_at = 0.0
+        self._gauged_at = self._renewed_at = 0.0
+        self._claims = 0
 
     def run(self, stop: threading.Event) -> None:
         """Dispatch until `stop` is set, then wait for the publishes that run."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="publish") as pool:
-            running: set[Future[None]] = set()
+            running: dict[Future[None], Run] = {}
             while not stop.is_set():
                 self._gauge()
-                running = {future for future in running if not future.done()}
+                running = {future: run for future, run in running.items() if not future.done()}
+                self._renew(running.values())
                 if self._schema.problem or time.monotonic() < self._resume_at:
                     stop.wait(LOOK_SECONDS)
                     continue
                 # One run finds out whether an outage is over.
                 free = (1 if self._pause else self._workers) - len(running)
                 claimed = self._claim(free) if free > 0 else []
-                running |= {pool.submit(self._publish, run) for run in claimed}
+                running |= {pool.submit(self._publish, run): run for run in claimed}
                 if free <= 0:
                     wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
                 elif len(claimed) < free:
@@ -70,10 +76,25 @@ class Dispatcher:
             # A look costs less than a claim, which is a write.
             if publishing.oldest_dirty(tx) is None:
                 return []
+        self._claims += 1
         with self._index.begin() as tx:
             return publishing.claim(
-                tx, holder=self._holder, limit=limit, lease=LEASE, namespaces=self._namespaces
+                tx,
+                holder=self._holder,
+                limit=limit,
+                lease=LEASE,
+                namespaces=self._namespaces,
+                by_age=self._claims % OLDEST_EVERY == 0,
             )
+
+    def _renew(self, running: Collection[Run]) -> None:
+        """Keep what is being published from being claimed again while the API server is slow."""
+        if not running:
+            self._renewed_at = time.monotonic()
+        elif time.monotonic() - self._renewed_at > RENEW_SECONDS:
+            self._renewed_at = time.monotonic()
+            with self._index.begin() as tx:
+                publishing.renew(tx, [run.uid for run in running], holder=self._holder, lease=LEASE)
 
     def _publish(self, run: Run) -> None:
         if self._publisher.publish(run) is Outcome.UNAVAILABLE:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from offload.domain.run import TERMINAL_PHASES, Run
 from offload.index import clock
 from offload.index.dialects import engines_of
-from offload.index.dirty import dirty_since
+from offload.index.dirty import dirty_since, lock
 from offload.index.rows import SELECT_RUN, all_runs
 from offload.index.schema import runs
 
@@ -16,13 +16,20 @@ ERROR_LENGTH = 2000
 """Characters of a publish error that are kept."""
 
 
-def claim(
-    tx: sa.Connection, *, holder: str, limit: int, lease: timedelta, namespaces: Collection[str] = ()
+def claim(  # noqa: PLR0913 - who, how many, which
+    tx: sa.Connection,
+    *,
+    holder: str,
+    limit: int,
+    lease: timedelta,
+    namespaces: Collection[str] = (),
+    by_age: bool = False,
 ) -> list[Run]:
     """Take up to `limit` dirty runs of `namespaces` (empty: all) for `lease`, most urgent first.
 
     A claim that is alive, its own holder's too, is left alone, and so is a run before its next attempt.
-    Urgent are runs that ended or were never published; then those that wait longest.
+    Runs that failed last time come after all others; urgent are runs that ended or were never published;
+    then those that wait longest. `by_age`: those that wait longest, whatever they are.
     """
     now = clock.now(tx)
     ended = runs.c.finished_at.is_not(None) | runs.c.phase.in_(sorted(TERMINAL_PHASES))
@@ -35,8 +42,9 @@ def claim(
     if namespaces:
         query = query.where(runs.c.namespace.in_(sorted(namespaces)))
     urgent = sa.case((ended | runs.c.published_at.is_(None), 0), else_=1)
-    query = query.order_by(urgent, runs.c.dirty_since).limit(limit).with_for_update(skip_locked=True)
-    claimed = all_runs(tx, query)
+    rank = () if by_age else (runs.c.publish_error.is_not(None), urgent)
+    query = query.order_by(*rank, runs.c.dirty_since).limit(limit)
+    claimed = all_runs(tx, query.with_for_update(skip_locked=True))
     if claimed:
         tx.execute(
             sa.update(runs)
@@ -44,6 +52,16 @@ def claim(
             .values(claimed_by=holder, claimed_until=now + lease)
         )
     return claimed
+
+
+def renew(tx: sa.Connection, uids: Collection[str], *, holder: str, lease: timedelta) -> None:
+    """Make claims of `holder` that are still its own last for another `lease`."""
+    lock(tx, uids, (runs.c.uid,))
+    tx.execute(
+        sa.update(runs)
+        .where(runs.c.uid.in_(uids), runs.c.claimed_by == holder)
+        .values(claimed_until=clock.now(tx) + lease)
+    )
 
 
 def published(  # noqa: PLR0913 - what one update sets
@@ -74,14 +92,19 @@ def published(  # noqa: PLR0913 - what one update sets
     return done.rowcount == 1
 
 
-def failed(tx: sa.Connection, uid: str, *, holder: str, error: str, retry_in: timedelta) -> bool:
-    """Say that a publish failed, and when to try again. False where `holder` lost its claim."""
+def failed(  # noqa: PLR0913 - what one update sets
+    tx: sa.Connection, uid: str, *, holder: str, error: str, retry_in: timedelta, counts: bool = True
+) -> bool:
+    """Say that a publish failed, and when to try again; one that `counts` makes later pauses longer.
+
+    False where `holder` lost its claim.
+    """
     done = tx.execute(
         sa.update(runs)
         .where(runs.c.uid == uid, runs.c.claimed_by == holder)
         .values(
             publish_error=error.replace("\0", "")[:ERROR_LENGTH],
-            publish_failures=runs.c.publish_failures + 1,
+            publish_failures=runs.c.publish_failures + int(counts),
             next_attempt_at=clock.now(tx) + retry_in,
             claimed_by=None,
             claimed_until=None,
@@ -99,6 +122,14 @@ def touch(tx: sa.Connection, uid: str) -> None:
     )
     if marked.rowcount:
         engines_of(tx).announce(tx)
+
+
+def try_again(tx: sa.Connection, namespace: str | None) -> None:
+    """Have the runs of `namespace` (None: all) whose publish failed wait no longer."""
+    waits = runs.c.dirty_since.is_not(None) & (runs.c.publish_failures > 0)
+    if namespace is not None:
+        waits &= runs.c.namespace == namespace
+    tx.execute(sa.update(runs).where(waits).values(next_attempt_at=None))
 
 
 def oldest_dirty(tx: sa.Connection) -> datetime | None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from offload import metrics
-from offload.cluster.interface import AgentRun, Change, Cluster, Deleted, Fresh, Listed, Present
+from offload.cluster.interface import AgentRun, Change, Cluster, Deleted, Fresh, Listed, Present, Refused
 from offload.domain.pointers import compact
 from offload.domain.run import Run
 from offload.errors import IndexUnavailableError, OffloadError
@@ -51,13 +51,21 @@ class Follower:
         self._publisher, self._monotonic = publisher, monotonic
         self._repairs = Repairs()
         self._fresh_at: float | None = None
+        self._refused: dict[str | None, str] = {}
 
     def age(self) -> float:
         """Seconds since the index was known to show every run as it is; infinite before the first time."""
         return float("inf") if self._fresh_at is None else self._monotonic() - self._fresh_at
 
+    def refusals(self) -> list[str]:
+        """Where runs cannot be followed for want of a right, and what the API server says."""
+        return [
+            f"AgentRuns of {'all namespaces' if namespace is None else namespace} are not followed: {why}"
+            for namespace, why in list(self._refused.items())
+        ]
+
     def run(self, stop: threading.Event) -> None:
-        """Follow until `stop` is set. Raises what ends the watch (`ClusterForbiddenError`)."""
+        """Follow until `stop` is set. Raises what ends the watch."""
         while not stop.is_set():
             if self._publisher and self._schema.digest is None:
                 self._schema.refresh()
@@ -67,6 +75,8 @@ class Follower:
         """List and watch until `stop` is set, or another schema is served: then all is looked at anew."""
         # What was remembered was right for the schema before.
         self._echoes.clear()
+        self._refused.clear()
+        metrics.WATCH_REFUSED.set(0)
         arriving: queue.Queue[_Arrived] = queue.Queue(2 * BATCH)
         ended = threading.Event()
         reader = threading.Thread(target=self._read, args=(arriving, ended), name="watch", daemon=True)
@@ -119,7 +129,20 @@ class Follower:
                 before = clock.now(tx) - timedelta(seconds=ran)
                 gone = runs.mark_deleted_except(tx, namespace, uids, before=before)
                 log.info("follow.listed", namespace=namespace, runs=len(uids), gone=gone)
+            case Refused(namespace, why):
+                self._note_refusal(namespace, why)
+                if why is None:
+                    publishing.try_again(tx, namespace)
         return None
+
+    def _note_refusal(self, namespace: str | None, why: str | None) -> None:
+        if why is None:
+            log.info("follow.granted", namespace=namespace)
+            self._refused.pop(namespace, None)
+        else:
+            log.error("follow.refused", namespace=namespace, problem=why)
+            self._refused[namespace] = why
+        metrics.WATCH_REFUSED.set(len(self._refused))
 
     def _look(self, run: Run, agent_run: AgentRun) -> None:
         """Have a status that is neither our own write nor as it should be repaired."""

@@ -46,6 +46,8 @@ ATTEMPTS = 5
 """How often a conflict is answered by projecting again before it counts as a failure."""
 LONGEST_ASKED_SECONDS = 30.0
 LONGEST_PAUSE = timedelta(minutes=5)
+LONGEST_CONFLICT_PAUSE = timedelta(seconds=4)
+"""Conflicts end when the other writer does, and status is to be right soon after."""
 
 log = structlog.get_logger()
 
@@ -320,6 +322,8 @@ class Publisher:
                 holder=self._holder,
                 error=f"{error.type}: {error}",
                 retry_in=_pause(run, error, self._between) * random.uniform(0.8, 1.2),  # noqa: S311 - so that runs spread
+                # An outage is no fault of the run's.
+                counts=not _concerns_all(error),
             )
         return Outcome.UNAVAILABLE if _concerns_all(error) else Outcome.FAILED
 
@@ -336,4 +340,5 @@ def _pause(run: Run, error: OffloadError, first: timedelta) -> timedelta:
         return timedelta(seconds=min(error.retry_after, LONGEST_ASKED_SECONDS))
     if _concerns_all(error):
         return first
-    return min(LONGEST_PAUSE, first * (1 << min(run.publish_failures, 10)))
+    longest = LONGEST_CONFLICT_PAUSE if isinstance(error, StatusConflictError) else LONGEST_PAUSE
+    return min(longest, first * (1 << min(run.publish_failures, 10)))

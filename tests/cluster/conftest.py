@@ -22,16 +22,18 @@ from offload.cluster.kubernetes import KubernetesCluster
 from offload.cluster.standin import StandIn
 
 GROUP, VERSION, PLURAL = "agents.proompteng.ai", "v1alpha1", "agentruns"
-BACKENDS = ["standin"]
-"""A real API server joins as one more name that `kubeconfig` starts."""
+BACKENDS = ["standin", "kubernetes"]
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
-def kubeconfig(request: pytest.FixtureRequest) -> Iterator[str]:
+def kubeconfig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The path of an administrator's kubeconfig for a cluster that has the CRD of deploy/crd."""
-    assert request.param == "standin"
-    with StandIn().running() as standin:
-        yield standin.kubeconfig
+    if request.param == "standin":
+        with StandIn().running() as standin:
+            yield standin.kubeconfig
+    else:
+        plane = request.getfixturevalue("control_plane")
+        yield str(plane.kubeconfig(tmp_path_factory.mktemp("admin") / "kubeconfig"))
 
 
 @dataclass

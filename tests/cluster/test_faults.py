@@ -5,8 +5,10 @@
 - a refusal by admission is not a refusal of this identity
 - a kept connection that the server has closed is no outage for a read
 - changes: outages are ridden out without a new list; 410 and an expired page token list again; a watch that
-  is silent, cut off or ends at once is opened again, with pauses; a refusal of this identity is raised
-- client-side rate; which configuration is taken, and one that is not usable
+  is silent, cut off or ends at once is opened again, with pauses; a refusal of this identity is told, holds
+  up no other namespace, and mends itself
+- client-side rate; which configuration is taken, and one that is not usable; a token in a file is always the
+  file's
 """
 
 import copy
@@ -14,7 +16,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from kubernetes.client import Configuration
 from kubernetes.config import incluster_config, kube_config
 
 from offload.cluster import api, feed
-from offload.cluster.interface import AgentRun, Deleted, Fresh, Listed, Present
+from offload.cluster.interface import AgentRun, Deleted, Fresh, Listed, Present, Refused
 from offload.cluster.kubernetes import KubernetesCluster
 from offload.cluster.standin import StandIn
 from offload.domain.run import SeenRun
@@ -49,11 +51,13 @@ class Faulty(ThreadingHTTPServer):
     def __init__(self, script: Callable[["Exchange"], None]) -> None:
         super().__init__(("127.0.0.1", 0), Exchange)
         self.script, self.calls = script, []
+        self.namespaces: Sequence[str] = ()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def cluster(self) -> KubernetesCluster:
-        return KubernetesCluster(Configuration(host=f"http://127.0.0.1:{self.server_port}"))
+        configuration = Configuration(host=f"http://127.0.0.1:{self.server_port}")
+        return KubernetesCluster(configuration, namespaces=self.namespaces)
 
     def handle_error(self, request: Any, client_address: Any) -> None: ...
 
@@ -304,8 +308,29 @@ def test_a_pods_service_account_comes_before_the_usual_kubeconfig(
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     found = api.configuration(None)
     assert found.host == "https://10.0.0.1:443"
-    assert found.auth_settings()["BearerToken"]["value"].casefold() == "bearer first"
+    assert found.auth_settings()["BearerToken"]["value"] == "Bearer first"
+    (tmp_path / "TOKEN").write_text("second\n")
+    assert found.auth_settings()["BearerToken"]["value"] == "Bearer second"
     assert api.configuration(str(usual)).host == "http://usual:1"
+
+
+def test_a_kubeconfigs_token_file_is_read_for_each_request(faulty: Any, tmp_path: Path) -> None:
+    server = faulty(lambda exchange: exchange.answer(200, {}))
+    path, token = tmp_path / "kubeconfig", tmp_path / "secrets" / "token"
+    StandIn().write_kubeconfig(path, server=f"http://127.0.0.1:{server.server_port}")
+    config = json.loads(path.read_text())
+    config["users"][0]["user"] = {"tokenFile": "secrets/token"}
+    path.write_text(json.dumps(config))
+    token.parent.mkdir()
+    token.write_text("first")
+    cluster = KubernetesCluster.from_config(str(path))
+    cluster.check()
+    token.write_text("second\n")
+    cluster.check()
+    token.unlink()
+    with pytest.raises(ClusterUnavailableError):
+        cluster.check()
+    assert [call.headers["Authorization"] for call in server.calls] == ["Bearer first", "Bearer second"]
 
 
 def test_a_group_that_is_not_served_is_unavailable(faulty: Any) -> None:
@@ -457,10 +482,60 @@ def test_a_server_that_ends_every_watch_at_once_is_not_flooded(faulty: Any, foll
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_a_refusal_of_this_identity_is_raised(faulty: Any, follow: Any, code: int) -> None:
-    follower = follow(faulty(lambda exchange: exchange.answer(code, {})).cluster)
-    follower.thread.join(5)
-    assert isinstance(follower.error, ClusterForbiddenError)
+def test_a_refusal_of_this_identity_is_told_and_mends_itself(faulty: Any, follow: Any, code: int) -> None:
+    def script(exchange: Exchange) -> None:
+        if "watch" in exchange.query:
+            exchange.begin_stream()
+            return time.sleep(1)
+        if len(exchange.server.calls) < 3:
+            return exchange.answer(code, {"message": "no"})
+        return exchange.answer(200, a_list(body()))
+
+    follower = follow(faulty(script).cluster)
+    follower.wait_for(lambda c: c == Refused(None, None))
+    refused, *rest = follower.seen
+    assert isinstance(refused, Refused)
+    assert f"{code} no" in (refused.why or "")
+    assert ("credentials are expired" in (refused.why or "")) is (code == 401)
+    assert [type(change) for change in rest] == [Present, Listed, Fresh, Refused]
+
+
+def test_a_namespace_that_is_refused_holds_up_no_other_and_nothing_is_fresh(
+    faulty: Any, follow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LONGEST_PAUSE", 0.05)
+    granted = threading.Event()
+
+    def script(exchange: Exchange) -> None:
+        if "/namespaces/closed/" in exchange.route and not granted.is_set():
+            return exchange.answer(403, {"message": "no"})
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        exchange.begin_stream()
+        exchange.event("BOOKMARK", {"metadata": {"resourceVersion": "8"}})
+        if "/namespaces/open/" in exchange.route:
+            exchange.event("ADDED", body(f"run-{len(exchange.server.calls)}", revision=9))
+        return exchange.end_stream()
+
+    server = faulty(script)
+    server.namespaces = ["open", "closed"]
+    follower = follow(server.cluster)
+
+    def followed_without_being_fresh(since: int) -> None:
+        """Until two more runs of the open namespace came."""
+        follower.wait_for(lambda _: len([c for c in follower.seen[since:] if isinstance(c, Present)]) > 1)
+        assert not [c for c in follower.seen[since:] if isinstance(c, Fresh)]
+
+    refused = follower.wait_for(lambda c: isinstance(c, Refused))
+    assert (refused.namespace, "403 no" in refused.why) == ("closed", True)
+    followed_without_being_fresh(since=0)
+    granted.set()
+    follower.wait_for(lambda c: c == Refused("closed", None))
+    follower.wait_for(lambda c: isinstance(c, Fresh))
+    since = len(follower.seen)
+    granted.clear()
+    follower.wait_for(lambda _: any(isinstance(c, Refused) and c.why for c in follower.seen[since:]))
+    followed_without_being_fresh(since=len(follower.seen))
 
 
 def test_a_missing_crd_is_waited_for(faulty: Any, follow: Any) -> None:

@@ -6,6 +6,7 @@
 - a claim keeps to its namespaces, to the next attempt's time, and off deleted runs
 - who lost a claim changes nothing
 - failures are kept and counted until a publish succeeds
+- a namespace that is open again has its failed runs tried at once
 - touching marks for another look
 """
 
@@ -163,6 +164,21 @@ def test_failures_are_counted_until_a_publish_succeeds(given: Any) -> None:
     [claimed] = claim(given.index)
     fail(given.index, claimed, retry_in=MINUTE)
     assert claim(given.index) == []
+
+
+def test_a_namespace_that_is_open_again_has_its_failed_runs_tried_at_once(given: Any) -> None:
+    closed, other = given.run(namespace="closed"), given.run(namespace="other")
+    for run in (closed, other):
+        given.artifact(run.uid, "a")
+    for run in claim(given.index):
+        assert fail(given.index, run, retry_in=MINUTE)
+    assert claim(given.index) == []
+    with given.index.begin() as tx:
+        publishing.try_again(tx, "closed")
+    assert [run.uid for run in claim(given.index)] == [closed.uid]
+    with given.index.begin() as tx:
+        publishing.try_again(tx, None)
+    assert [run.uid for run in claim(given.index)] == [other.uid]
 
 
 def test_touching_marks_for_another_look(given: Any) -> None:

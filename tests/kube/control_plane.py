@@ -155,6 +155,11 @@ class ControlPlane:
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
+    def server_certificate(self, name: str) -> tuple[str, str]:
+        """The files of a certificate and its key, for a server on loopback that clients here trust."""
+        self._authority.issue(name)
+        return self._authority.file(f"{name}.crt"), self._authority.file(f"{name}.key")
+
     def kubeconfig(self, path: Path, *, url: str | None = None) -> Path:
         """Write an administrator's kubeconfig; `url` leads it another way to the API server."""
         pair = {name: self._authority.file(f"admin.{end}") for name, end in _CLIENT_FILES.items()}

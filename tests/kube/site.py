@@ -64,6 +64,13 @@ class KubeSite(Site):
         """Apply one of the RBAC folders of deploy/base; Roles go into the site's namespace."""
         self.kubectl("apply", "-f", "-", stdin=self.kubectl("kustomize", f"deploy/base/{folder}"))
 
+    def another(self, name: str) -> Stage:
+        """The stage of one more namespace, in which our accounts have no rights yet."""
+        namespace = f"{self.namespace}-{name}"
+        self.kubectl("create", "namespace", namespace)
+        self._stack.callback(self.kubectl, "delete", "namespace", namespace, "--wait=false")
+        return Stage(self.stage.url, self.environment, self.folder, namespace)
+
     def serve(self, *options: str, **settings: str) -> Program:
         return super().serve(*options, **{"OFFLOAD_KUBECONFIG": str(self.accounts["serve"]), **settings})
 
