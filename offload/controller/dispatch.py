@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 
@@ -17,8 +17,12 @@ from offload.services.schema import ServedSchema
 
 LEASE = timedelta(seconds=4)
 """A claim's life: what a killed controller's runs wait before another one publishes them."""
+RENEW_SECONDS = 1.0
+"""How often claims are renewed whose publish takes long: who is at it stays alone at it."""
 LOOK_SECONDS = 0.2
-"""The most time between two looks for dirty runs, where nothing wakes this loop earlier."""
+"""The most time between two looks for dirty runs while some wait: for the end of a claim, or their turn."""
+IDLE_SECONDS = 1.0
+"""The same while none waits: then a wake-up ends it."""
 GAUGE_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
 
@@ -45,35 +49,48 @@ class Dispatcher:
         self._resume_at = 0.0
         self._pause = 0.0
         self._gauged_at = 0.0
+        self._renewed_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Dispatch until `stop` is set, then wait for the publishes that run."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="publish") as pool:
-            running: set[Future[None]] = set()
+            running: dict[Future[None], str] = {}
             while not stop.is_set():
                 self._gauge()
-                running = {future for future in running if not future.done()}
+                running = {future: uid for future, uid in running.items() if not future.done()}
+                self._renew(running.values())
                 if self._schema.problem or time.monotonic() < self._resume_at:
                     stop.wait(LOOK_SECONDS)
                     continue
                 # One run finds out whether an outage is over.
                 free = (1 if self._pause else self._workers) - len(running)
                 claimed = self._claim(free) if free > 0 else []
-                running |= {pool.submit(self._publish, run) for run in claimed}
+                running |= {pool.submit(self._publish, run): run.uid for run in claimed or ()}
                 if free <= 0:
                     wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+                elif claimed is None:
+                    self._index.wait_for_dirty(IDLE_SECONDS)
                 elif len(claimed) < free:
                     self._index.wait_for_dirty(LOOK_SECONDS)
 
-    def _claim(self, limit: int) -> list[Run]:
+    def _claim(self, limit: int) -> list[Run] | None:
+        """Runs to publish now; None where no run is dirty."""
         with self._index.read() as tx:
             # A look costs less than a claim, which is a write.
             if publishing.oldest_dirty(tx) is None:
-                return []
+                return None
         with self._index.begin() as tx:
             return publishing.claim(
                 tx, holder=self._holder, limit=limit, lease=LEASE, namespaces=self._namespaces
             )
+
+    def _renew(self, claimed: Collection[str]) -> None:
+        if not claimed:
+            self._renewed_at = time.monotonic()
+        elif time.monotonic() - self._renewed_at >= RENEW_SECONDS:
+            with self._index.begin() as tx:
+                publishing.renew(tx, claimed, holder=self._holder, lease=LEASE)
+            self._renewed_at = time.monotonic()
 
     def _publish(self, run: Run) -> None:
         if self._publisher.publish(run) is Outcome.UNAVAILABLE:

@@ -46,6 +46,12 @@ def claim(
     return claimed
 
 
+def renew(tx: sa.Connection, uids: Collection[str], *, holder: str, lease: timedelta) -> None:
+    """Let `holder` keep its claims on these runs for `lease` from now; those that it lost stay lost."""
+    mine = sa.update(runs).where(runs.c.uid.in_(sorted(uids)), runs.c.claimed_by == holder)
+    tx.execute(mine.values(claimed_until=clock.now(tx) + lease))
+
+
 def published(  # noqa: PLR0913 - what one update sets
     tx: sa.Connection, uid: str, *, holder: str, revision: int, listed_count: int, not_before: timedelta
 ) -> bool:
