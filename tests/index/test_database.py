@@ -4,8 +4,8 @@
 - times come back aware and in UTC, whatever zone they came in; a naive one is refused
 - failures leave as IndexUnavailableError with their cause: no server, no tables, no free connection
 - a URL that is not ours is refused without showing its password
-- waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; where a wake-up
-  can be missed, soon
+- waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
+  wake-up can be missed
 - SQLite: every commit is on disk before it is acknowledged
 """
 
