@@ -1,4 +1,4 @@
-"""`offload explain`: what a run's status shows, and why the rest is not there."""
+"""`offload explain`: what a run's status shows, why the rest is not there, and what is to change."""
 
 import json
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ def command(
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show what the run's status lists, why the rest is not there, and how publishing is."""
+    """Show what the run's status lists, why the rest is not there, and what a publish would change."""
     run = required_run(run)
     with connect(url, token_file) as client:
         explanation = client.explain(run, uid=pinned(uid, run))
@@ -32,6 +32,7 @@ def command(
     typer.echo(_publishing(explanation.publish))
     _show_status(explanation)
     _show_left_out(explanation, run)
+    _show_pending(explanation)
 
 
 def _publishing(publish: "PublishState") -> str:
@@ -73,3 +74,12 @@ def _show_left_out(explanation: "Explanation", run: str) -> None:
             ),
         )
         typer.echo(f"\nAll of it: offload history {run}")
+
+
+def _show_pending(explanation: "Explanation") -> None:
+    typer.echo(f"\nA publish would change: {len(explanation.pending) or 'nothing'}")
+    if explanation.pending:
+        show(
+            ("WHAT", "NAME", "IS", "WOULD BE"),
+            ((one.of, one.name, one.before or "-", one.after or "-") for one in explanation.pending),
+        )

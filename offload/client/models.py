@@ -114,10 +114,20 @@ class LeftOut(Answer):
     detail: str = ""
 
 
+class Difference(Answer):
+    """What a publish would change in status: an entry, a condition, a field; None where it is not there."""
+
+    of: str
+    name: str
+    before: str | None = None
+    after: str | None = None
+
+
 class Explanation(Answer):
-    """What a run's status shows, and why each of the others is not there."""
+    """What a run's status shows, why each of the others is not there, and what is to change."""
 
     run: RunRef
     status: list[StatusEntry]
     left_out: list[LeftOut] = Field(default_factory=list)
+    pending: list[Difference] = Field(default_factory=list)
     publish: PublishState = PublishState()

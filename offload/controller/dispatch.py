@@ -22,7 +22,9 @@ RENEW_SECONDS = 1.5
 OLDEST_EVERY = 4
 """One claim in so many takes the runs that wait longest, so that urgent ones never hold them up for good."""
 LOOK_SECONDS = 0.2
-"""The most time between two looks for dirty runs, where nothing wakes this loop earlier."""
+"""The most time between two looks for dirty runs while some wait: for the end of a claim, or their turn."""
+IDLE_SECONDS = 1.0
+"""The same while none waits: then a wake-up ends it."""
 GAUGE_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
 
@@ -54,10 +56,10 @@ class Dispatcher:
     def run(self, stop: threading.Event) -> None:
         """Dispatch until `stop` is set, then wait for the publishes that run."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="publish") as pool:
-            running: dict[Future[None], Run] = {}
+            running: dict[Future[None], str] = {}
             while not stop.is_set():
                 self._gauge()
-                running = {future: run for future, run in running.items() if not future.done()}
+                running = {future: uid for future, uid in running.items() if not future.done()}
                 self._renew(running.values())
                 if self._schema.problem or time.monotonic() < self._resume_at:
                     stop.wait(LOOK_SECONDS)
@@ -65,17 +67,20 @@ class Dispatcher:
                 # One run finds out whether an outage is over.
                 free = (1 if self._pause else self._workers) - len(running)
                 claimed = self._claim(free) if free > 0 else []
-                running |= {pool.submit(self._publish, run): run for run in claimed}
+                running |= {pool.submit(self._publish, run): run.uid for run in claimed or ()}
                 if free <= 0:
                     wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+                elif claimed is None:
+                    self._index.wait_for_dirty(IDLE_SECONDS)
                 elif len(claimed) < free:
                     self._index.wait_for_dirty(LOOK_SECONDS)
 
-    def _claim(self, limit: int) -> list[Run]:
+    def _claim(self, limit: int) -> list[Run] | None:
+        """Runs to publish now; None where no run is dirty."""
         with self._index.read() as tx:
             # A look costs less than a claim, which is a write.
             if publishing.oldest_dirty(tx) is None:
-                return []
+                return None
         self._claims += 1
         with self._index.begin() as tx:
             return publishing.claim(
@@ -87,14 +92,14 @@ class Dispatcher:
                 by_age=self._claims % OLDEST_EVERY == 0,
             )
 
-    def _renew(self, running: Collection[Run]) -> None:
+    def _renew(self, claimed: Collection[str]) -> None:
         """Keep what is being published from being claimed again while the API server is slow."""
-        if not running:
+        if not claimed:
             self._renewed_at = time.monotonic()
         elif time.monotonic() - self._renewed_at > RENEW_SECONDS:
             self._renewed_at = time.monotonic()
             with self._index.begin() as tx:
-                publishing.renew(tx, [run.uid for run in running], holder=self._holder, lease=LEASE)
+                publishing.renew(tx, claimed, holder=self._holder, lease=LEASE)
 
     def _publish(self, run: Run) -> None:
         if self._publisher.publish(run) is Outcome.UNAVAILABLE:

@@ -125,12 +125,22 @@ class AbsentOut(Wire):
     detail: str
 
 
+class DifferenceOut(Wire):
+    of: Literal["entry", "condition", "field"]
+    name: str
+    before: str | None = Field(description="As status has it; null where it is not there.")
+    after: str | None = Field(description="As a publish would leave it; null where it would not be there.")
+
+
 class ExplanationOut(Wire):
-    """What status lists, and why each of the others (the newest 1,000) is not there."""
+    """What status lists, why each of the others (the newest 1,000) is not there, and what is to change."""
 
     run: RunReference
     status: list[EntryOut]
     left_out: list[AbsentOut]
+    pending: list[DifferenceOut] = Field(
+        description="What a publish would change in status now, or would with `OFFLOAD_PUBLISH=on`."
+    )
     publish: PublishOut
 
 
@@ -217,6 +227,10 @@ def explanation_out(request: Request, explanation: Explanation) -> ExplanationOu
                 detail=absent.message,
             )
             for absent in explanation.absent
+        ],
+        pending=[
+            DifferenceOut(of=one.of, name=one.name, before=one.before, after=one.after)
+            for one in explanation.pending
         ],
         publish=_publish_out(request, run),
     )

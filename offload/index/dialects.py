@@ -24,6 +24,9 @@ BUSY_SECONDS = 10
 SILENCE_SECONDS = 20.0
 """How long one answer of PostgreSQL may take: past any lock's wait, and below the patience of clients."""
 
+POLL_SECONDS = 0.2
+"""How long a wait for dirty runs may last where a wake-up can be missed."""
+
 _DIRTIED = "offload_dirtied"
 _MIGRATION_LOCK = 0x6F66666C6F6164  # "offload"
 
@@ -117,7 +120,10 @@ class Wakeups(Protocol):
     """Where a process waits until runs may have become dirty."""
 
     def wait(self, timeout: float) -> None:
-        """Return at a wake-up, or after `timeout` seconds; early returns are allowed, errors are not."""
+        """Return at a wake-up, or after `timeout` seconds; early returns are allowed, errors are not.
+
+        Where a commit can pass without a wake-up, it returns within `POLL_SECONDS`.
+        """
         ...
 
     def wake(self) -> None:
@@ -331,11 +337,13 @@ def _bound_waiting(engine: sa.Engine) -> None:
 
 
 class _LocalWakeups:
+    """Of this process; another one that shares the file is noticed by looking."""
+
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def wait(self, timeout: float) -> None:
-        self._event.wait(timeout)
+        self._event.wait(min(timeout, POLL_SECONDS))
         self._event.clear()
 
     def wake(self) -> None:
@@ -346,11 +354,16 @@ class _LocalWakeups:
 
 
 class _NotifyWakeups:
-    """Listens on a connection of its own; where that fails it is a plain timed wait until the next try."""
+    """Listens on a connection of its own; where that fails it is a plain timed wait until the next try.
+
+    Behind a pooler that shares connections, listening succeeds and nothing is ever heard: it is trusted once
+    something was.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = sa.create_engine(engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         self._listening: sa.Connection | None = None
+        self._heard = False
         self._turn = threading.Lock()
         self._closed = threading.Event()
 
@@ -361,11 +374,12 @@ class _NotifyWakeups:
                     self._listening = self._listen()
                     return  # what was announced before must not be slept over
                 driver: Any = self._listening.connection.driver_connection
-                for _ in driver.notifies(timeout=timeout, stop_after=1):
-                    pass
+                most = timeout if self._heard else min(timeout, POLL_SECONDS)
+                for _ in driver.notifies(timeout=most, stop_after=1):
+                    self._heard = True
             except (sa.exc.DBAPIError, psycopg.Error):
                 self._forget()
-                self._closed.wait(timeout)
+                self._closed.wait(min(timeout, POLL_SECONDS))
 
     def wake(self) -> None:
         """Nothing to do: NOTIFY reaches this process too."""
@@ -380,12 +394,15 @@ class _NotifyWakeups:
         connection = self._engine.connect()
         try:
             connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+            with self._engine.connect() as another:
+                another.exec_driver_sql(_NOTIFY)
         except sa.exc.DBAPIError:
             connection.close()
             raise
         return connection
 
     def _forget(self) -> None:
+        self._heard = False
         if self._listening is not None:
             self._listening.invalidate()
             self._listening.close()

@@ -11,6 +11,7 @@ import structlog
 from offload.cluster.interface import Cluster
 from offload.domain import retention
 from offload.domain.artifact import Artifact, State
+from offload.domain.differences import Difference, differences
 from offload.domain.limits import PAGE_MOST
 from offload.domain.pointers import StatusSchema, addresses, fingerprint
 from offload.domain.projection import Caps, Projection, why_absent
@@ -27,7 +28,7 @@ from offload.errors import (
     RunNotFoundError,
     StoreUnavailableError,
 )
-from offload.index import Index, artifacts, runs
+from offload.index import Index, Transaction, artifacts, runs
 from offload.objects.interface import Objects
 from offload.services.adopt import sort_entries
 from offload.services.incarnations import Incarnations
@@ -87,11 +88,12 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What status lists, and the newest 1,000 of what it does not."""
+    """What status lists, the newest 1,000 of what it does not, and what a publish would change now."""
 
     run: Run
     entries: Sequence[Entry]
     absent: Sequence[Absent]
+    pending: Sequence[Difference]
 
 
 class Browse:
@@ -107,10 +109,14 @@ class Browse:
         *,
         policy: Policy,
         caps: Caps,
+        strict: bool,
+        public_url: str | None,
         prefix: str,
     ) -> None:
+        """`caps`, `strict` and `public_url` are those that the controller publishes by."""
         self._index, self._objects, self._cluster, self._schema = index, objects, cluster, schema
-        self._incarnations, self._policy, self._caps, self._prefix = incarnations, policy, caps, prefix
+        self._incarnations, self._policy, self._prefix = incarnations, policy, prefix
+        self._caps, self._strict, self._public_url = caps, strict, public_url
 
     def run(self, namespace: str, name: str, uid: str | None = None) -> Run:
         """The newest incarnation of a name, or the one with this uid; see `Incarnations.to_read`."""
@@ -188,7 +194,7 @@ class Browse:
         return Shown(artifact, retention.expiry(artifact, run, self._policy))
 
     def explain(self, run: Run) -> Explanation:
-        """Compare what status lists with all that the run has.
+        """Compare what status lists with all that the run has, and with what a publish would make of it.
 
         Raises:
             ClusterUnavailableError: a run that was not deleted has a status, and it cannot be read.
@@ -198,7 +204,7 @@ class Browse:
         with self._index.read() as tx:
             newest = artifacts.newest_current(tx, run.uid, PAGE_MOST)
             found = sort_entries(tx, run.uid, status, newest)
-            projection = preview(tx, run.uid, schema=schema, caps=self._caps) if schema else None
+            projection = self._preview(tx, run, status, schema)
             history = artifacts.history(tx, run.uid, limit=PAGE_MOST)
         foreign = {fingerprint(entry) for entry in found.foreign}
         entries = [
@@ -216,7 +222,8 @@ class Browse:
             for artifact in history
             if artifact.id not in listed
         ]
-        return Explanation(run, entries, absent)
+        pending = differences(status, projection.patch_for(status)) if projection else []
+        return Explanation(run, entries, absent, pending)
 
     def refuse_missing(self, artifact: Artifact) -> None:
         """Raise what a reader of `artifact` is told whose bytes the store does not have.
@@ -247,6 +254,21 @@ class Browse:
             return self._schema.current()
         except PointersNotKeptError:
             return None
+
+    def _preview(
+        self, tx: Transaction, run: Run, status: Mapping[str, Any], schema: StatusSchema | None
+    ) -> Projection | None:
+        if schema is None:
+            return None
+        return preview(
+            tx,
+            run.uid,
+            status,
+            schema=schema,
+            caps=self._caps,
+            strict=self._strict,
+            public_url=self._public_url,
+        )
 
     def _status(self, run: Run) -> Mapping[str, Any]:
         if run.deleted_at:

@@ -1,4 +1,4 @@
-"""Preview: what a run's status should say, from the index alone."""
+"""Preview: what a run's status should say, before anything is stored or written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from offload.domain.artifact import Artifact, State
 from offload.domain.limits import PAGE_MOST
-from offload.domain.pointers import StatusSchema, pointer
+from offload.domain.pointers import StatusSchema, fingerprint, pointer
 from offload.domain.projection import Caps, Foreign, History, Projection, effective_cap, finished_at, project
 from offload.domain.run import Run
 from offload.errors import AgentRunGoneError
@@ -63,12 +63,30 @@ def load(  # noqa: PLR0913 - status is projected from as many things
     return Loaded(run, newest, externals.of_run(tx, uid), found, at_finish)
 
 
-def preview(tx: Transaction, uid: str, *, schema: StatusSchema, caps: Caps) -> Projection:
-    """What status should list, as far as the index alone knows: for `why_absent` and a run's page."""
-    loaded = load(tx, uid, {}, schema=schema, caps=caps, strict=False)
-    hint = history_hint(loaded.run, None)
-    history = loaded.history(pointing(loaded.externals), hint)
-    return project(history, {}, schema=schema, caps=caps, strict=False, now=clock.now(tx))
+def preview(  # noqa: PLR0913 - status is projected from as many things
+    tx: Transaction,
+    uid: str,
+    status: Mapping[str, Any],
+    *,
+    schema: StatusSchema,
+    caps: Caps,
+    strict: bool,
+    public_url: str | None,
+) -> Projection:
+    """What a publish would make of `status`, as far as can be told without storing anything."""
+    loaded = load(tx, uid, status, schema=schema, caps=caps, strict=strict)
+    history = loaded.history(foreseen(loaded), history_hint(loaded.run, public_url))
+    return project(history, status, schema=schema, caps=caps, strict=strict, now=clock.now(tx))
+
+
+def foreseen(loaded: Loaded) -> list[Foreign]:
+    """The entries of others that are in status; those not known yet in the place that they would get."""
+    known = {one.fingerprint: one.seq for one in loaded.externals}
+    latest = loaded.run.revision
+    return [
+        Foreign(known.get(fingerprint(entry), latest + place), fingerprint(entry), entry)
+        for place, entry in enumerate(loaded.sorted.foreign, start=1)
+    ]
 
 
 def history_hint(run: Run, public_url: str | None) -> str:

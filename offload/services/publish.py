@@ -17,7 +17,7 @@ import structlog
 from offload import metrics
 from offload.cluster.interface import AgentRun, Cluster
 from offload.domain.artifact import State
-from offload.domain.pointers import StatusSchema, compact, fingerprint
+from offload.domain.pointers import StatusSchema, compact
 from offload.domain.projection import Caps, Foreign, Projection, project
 from offload.domain.run import Run
 from offload.errors import (
@@ -36,7 +36,7 @@ from offload.index import Index, externals, publishing, runs
 from offload.index.externals import External
 from offload.services.adopt import Adopter, needs_adopting
 from offload.services.echoes import Echoes
-from offload.services.preview import Loaded, history_hint, load, pointing
+from offload.services.preview import Loaded, foreseen, history_hint, load, pointing
 from offload.services.schema import ServedSchema
 
 Mode = Literal["on", "observe", "off"]
@@ -275,13 +275,7 @@ class Publisher:
 
     def _observe(self, loaded: Loaded, read: AgentRun, schema: StatusSchema) -> Outcome:
         """Say what would be written; confirm only a status that points at nothing that ended."""
-        known = {one.fingerprint: one.seq for one in loaded.externals}
-        latest = loaded.run.revision
-        foreign = [
-            Foreign(known.get(fingerprint(entry), latest + place), fingerprint(entry), entry)
-            for place, entry in enumerate(loaded.sorted.foreign, start=1)
-        ]
-        projection = self._project(loaded, foreign, read.status, schema)
+        projection = self._project(loaded, foreseen(loaded), read.status, schema)
         patch = projection.patch_for(read.status)
         if patch:
             metrics.PUBLISH_OBSERVED_DIFFERENCES.inc()

@@ -126,7 +126,16 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         limits=Limits(settings.upload_max_size, settings.upload_max_concurrent, settings.upload_stall),
     )
     browse = Browse(
-        index, objects, cluster, schema, incarnations, policy=policy, caps=caps, prefix=settings.s3_prefix
+        index,
+        objects,
+        cluster,
+        schema,
+        incarnations,
+        policy=policy,
+        caps=caps,
+        strict=settings.artifacts_strict,
+        public_url=settings.public_url,
+        prefix=settings.s3_prefix,
     )
 
     def look() -> Sequence[PartState]:

@@ -227,9 +227,10 @@ class _Exchange:
             status = [{"position": 1, "name": "a.log", "uri": "s3://bucket/a", "ours": True}]
             left = {"id": str(UUID(int=7)), "name": "b.log", "type": "log", "sizeBytes": 2048}
             left |= {"createdAt": "2026-01-01T00:00:00Z", "reason": "CountLimit", "detail": "50 newer ones"}
-            await self.answer(
-                200, {"run": run, "status": status, "leftOut": [left], "publish": run["publish"]}
-            )
+            pending = [{"of": "condition", "name": "C", "before": None, "after": "True Why: so"}]
+            pending += [{"of": "entry", "name": "old.log", "before": "s3://bucket/old", "after": None}]
+            explained = {"run": run, "status": status, "leftOut": [left], "pending": pending}
+            await self.answer(200, {**explained, "publish": run["publish"]})
         else:
             await self.answer(200, self.run(parts[3], parts[5]))
 

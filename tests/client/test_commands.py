@@ -292,6 +292,9 @@ def test_explain_shows_status_and_the_reason_for_the_rest(cli: Cli) -> None:
     assert "behind since 2026-01-01T00:00:02Z; conflict" in result.stdout
     assert "s3://bucket/a" in result.stdout
     assert "CountLimit: 50 newer ones" in result.stdout
+    would_change = result.stdout.partition("A publish would change: 2\n")[2].splitlines()
+    assert would_change[1].split() == ["condition", "C", "-", "True", "Why:", "so"]
+    assert would_change[2].split() == ["entry", "old.log", "s3://bucket/old", "-"]
     assert json.loads(cli("explain", "--json").stdout)["leftOut"][0]["reason"] == "CountLimit"
 
 

@@ -64,6 +64,10 @@ def test_an_explanation_names_what_is_left_out_and_why(client: Client) -> None:
     explanation = client.explain(RUN)
     assert [entry.name for entry in explanation.status] == ["a.log"]
     assert [(left.name, left.reason) for left in explanation.left_out] == [("b.log", "CountLimit")]
+    assert [(one.of, one.name, one.before, one.after) for one in explanation.pending] == [
+        ("condition", "C", None, "True Why: so"),
+        ("entry", "old.log", "s3://bucket/old", None),
+    ]
 
 
 def test_reads_are_tried_again(server: Any, client: Client, trouble: Any) -> None:

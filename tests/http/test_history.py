@@ -269,6 +269,26 @@ def test_an_explanation_shows_what_status_lists(service: Any, run: Any) -> None:
     ]
 
 
+def test_an_explanation_tells_what_a_publish_would_change(service: Any, full: Any) -> None:
+    before = service.api.get(
+        f"/apis/agents.proompteng.ai/v1alpha1/namespaces/agents/agentruns/{full.name}"
+    ).json()
+    pending = service.http.get(f"{full.path}/explanation").json()["pending"]
+    assert [(one["of"], one["name"], one["before"]) for one in pending] == [
+        ("entry", "b.log", None),
+        ("entry", "dir/c.json", None),
+        ("entry", "a.log", None),
+        ("entry", "d.json", None),
+    ]
+    assert all(one["after"].startswith("s3://") for one in pending)
+    after = service.api.get(
+        f"/apis/agents.proompteng.ai/v1alpha1/namespaces/agents/agentruns/{full.name}"
+    ).json()
+    assert after == before
+    service.delete_run(full)
+    assert service.http.get(f"{full.path}/explanation").json()["pending"] == []
+
+
 def test_an_explanation_names_a_schema_that_keeps_no_pointers(
     service: Any, full: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 - a change makes a run dirty, a publish of that revision makes it clean, one of an older revision does not
 - a claim is exclusive, also among many at once, and lapses with its lease
+- a renewed claim lives on; one that was lost does not come back
 - urgent first: ended or never published, then the longest dirty
 - a claim keeps to its namespaces, to the next attempt's time, and off deleted runs
 - who lost a claim changes nothing
@@ -29,6 +30,11 @@ def claim(
 ) -> list[Run]:
     with index.begin() as tx:
         return publishing.claim(tx, holder=holder, limit=limit, lease=lease, **more)
+
+
+def renew(index: Index, uids: list[str], holder: str, lease: timedelta = MINUTE) -> None:
+    with index.begin() as tx:
+        publishing.renew(tx, uids, holder=holder, lease=lease)
 
 
 def publish(index: Index, run: Run, holder: str = "h", not_before: timedelta = NOW, listed: int = 1) -> bool:
@@ -101,6 +107,17 @@ def test_a_claim_lapses_with_its_lease(given: Any) -> None:
     assert fail(given.index, dead, "dead") is False
     assert given.get_run(run.uid).published_revision == 0
     assert publish(given.index, taken[0], "alive") is True
+
+
+def test_a_renewed_claim_lives_on_and_a_lost_one_stays_lost(given: Any) -> None:
+    renewed, other = given.run(), given.run()
+    for run in (renewed, other):
+        given.artifact(run.uid, "a")
+    assert len(claim(given.index, "first", lease=-MINUTE)) == 2
+    renew(given.index, [renewed.uid], "first")
+    assert [run.uid for run in claim(given.index, "second")] == [other.uid]
+    renew(given.index, [renewed.uid, other.uid], "first", lease=-MINUTE)
+    assert [run.uid for run in claim(given.index, "third")] == [renewed.uid]
 
 
 def test_a_lapsed_claim_that_nobody_took_still_counts(given: Any) -> None:

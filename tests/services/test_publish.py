@@ -340,5 +340,7 @@ def test_a_preview_needs_no_cluster(room: Room) -> None:
     for n in range(3):
         room.upload(run, f"log-{n}")
     with room.index.read() as tx:
-        projection = preview(tx, run.seen.uid, schema=open_schema(), caps=Caps(count=2))
+        projection = preview(
+            tx, run.seen.uid, {}, schema=open_schema(), caps=Caps(count=2), strict=False, public_url=None
+        )
     assert [entry["name"] for entry in projection.artifacts] == ["log-1", "log-2"]
