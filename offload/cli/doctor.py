@@ -24,13 +24,21 @@ _PIPED_WIDTH = 160
 
 
 def command(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+    *,
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMESPACE/DEPLOYMENT",
+            help="Compare its settings for artifacts, too: another controller of AgentRuns.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check settings, store, index and cluster from here, and say what mends what does not work.
 
     Only a probe object is written, and removed again. Exit code 1: something is broken; a warning is not.
     """
-    findings = _examined()
+    findings = _examined(_deployment(beside))
     if as_json:
         typer.echo(_as_json(findings))
     else:
@@ -39,13 +47,22 @@ def command(
         raise typer.Exit(exits.FAILED)
 
 
-def _examined() -> list[Finding]:
+def _deployment(beside: str | None) -> tuple[str, str] | None:
+    if beside is None:
+        return None
+    namespace, _, name = beside.partition("/")
+    if not namespace or not name or "/" in name:
+        raise typer.BadParameter("is NAMESPACE/DEPLOYMENT", param_hint="--beside")
+    return namespace, name
+
+
+def _examined(beside: tuple[str, str] | None) -> list[Finding]:
     try:
         settings: Settings = load_settings()
     except ConfigError as error:
         return [Finding("settings", "environment", State.BROKEN, str(error), "docs/settings.md")]
     logs.configure(level="error", form="console")  # what is wrong is in the table
-    return checkup(settings)
+    return checkup(settings, beside)
 
 
 def _as_json(findings: Sequence[Finding]) -> str:

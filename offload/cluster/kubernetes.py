@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from kubernetes.client import Configuration
 
 from offload.cluster.api import Api, Object, configuration
-from offload.cluster.feed import merged
+from offload.cluster.feed import PAGE, merged
 from offload.cluster.interface import AgentRun, Change
 from offload.cluster.reading import API_VERSION, GROUP, KIND, PLURAL, VERSION, collection_path, read_run
 from offload.cluster.served_schema import status_schema
@@ -103,6 +103,27 @@ class KubernetesCluster:
 
     def changes(self, stop: threading.Event) -> Iterator[Change]:
         return merged(self._api, self._namespaces, stop)
+
+    def runs(self) -> Iterator[AgentRun]:
+        for namespace in self._namespaces or [None]:
+            query = {"limit": str(PAGE)}
+            while True:
+                page = self._api.get(collection_path(namespace), query)
+                yield from map(read_run, page.pop("items"))
+                if not page["metadata"].get("continue"):
+                    break
+                query["continue"] = page["metadata"]["continue"]
+
+    def environment(self, namespace: str, deployment: str) -> Mapping[str, str | None]:
+        found = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}")
+        variables: dict[str, str | None] = {}
+        for container in found["spec"]["template"]["spec"]["containers"]:
+            for variable in container.get("env", []):
+                given = None if "valueFrom" in variable else variable.get("value", "")
+                variables[variable["name"]] = given
+            if "envFrom" in container:
+                variables["*"] = None
+        return variables
 
     def status_schema(self) -> Mapping[str, Any]:
         index = self._api.get("/openapi/v3")["paths"]

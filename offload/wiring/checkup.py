@@ -1,7 +1,7 @@
 """What `offload doctor` examines."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,9 @@ from offload.index import Index
 from offload.index.database import parse_url
 from offload.objects.s3 import S3Objects
 from offload.objects.s3_inspection import S3Inspection
-from offload.services.doctor import Finding, examine
+from offload.services.doctor import Check, Finding, examine
+from offload.services.doctor.agentruns import AgentRunsPart
+from offload.services.doctor.beside import BesidePart
 from offload.services.doctor.cluster import ClusterPart
 from offload.services.doctor.findings import Opened
 from offload.services.doctor.index import IndexPart
@@ -25,8 +27,11 @@ from offload.tokens_file import TokenFile
 from offload.wiring.adapters import caps_of, connection_of, load_policy, open_cluster
 
 
-def checkup(settings: Settings) -> list[Finding]:
-    """Examine everything that `settings` name; what is out of reach is a finding, not an error."""
+def checkup(settings: Settings, beside: tuple[str, str] | None = None) -> list[Finding]:
+    """Examine everything that `settings` name; what is out of reach is a finding, not an error.
+
+    `beside` is the namespace and the Deployment of another controller, whose settings are compared.
+    """
     publishes = settings.publish == "on"
     impatient = replace(connection_of(settings), connect_timeout=3, read_timeout=6, attempts=1)
     with ExitStack() as stack:
@@ -54,8 +59,18 @@ def checkup(settings: Settings) -> list[Finding]:
             *StorePart(objects, inspection, index, settings.s3_bucket, settings.s3_prefix).checks(),
             *IndexPart(index, publishes).checks(),
             *ClusterPart(cluster, caps_of(settings), settings.artifacts_strict, publishes).checks(),
+            *AgentRunsPart(cluster).checks(),
+            *_beside(cluster, settings, beside),
         ]
         return examine(checks, secrets=_secrets(settings))
+
+
+def _beside(
+    cluster: Callable[[], KubernetesCluster], settings: Settings, beside: tuple[str, str] | None
+) -> Sequence[Check]:
+    if beside is None:
+        return []
+    return BesidePart(cluster, *beside, settings.artifacts_max, settings.artifacts_strict).checks()
 
 
 def _check_access(settings: Settings) -> None:

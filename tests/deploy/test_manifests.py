@@ -4,6 +4,8 @@
 - each Pod meets the restricted Pod Security Standard, and our own rules on top; each rule notices its breach
 - the rights are exactly the ones that the code uses, in both modes, and reach the watched namespaces only
 - Services, budgets and policies select the Pods that they are for
+- the policy judges what was there as it judges what is, refuses only as `deny`, and lets through
+  what it cannot evaluate
 - images are pinned, environment variables are settings, ports and paths are the ones that are served,
   retention files are valid
 """
@@ -18,6 +20,7 @@ import pytest
 
 from offload import __version__
 from offload.cluster.kubernetes import PERMISSIONS
+from offload.domain.limits import URI_LENGTH
 from offload.rules_file import load_rules
 from offload.settings import Settings, environment_names
 
@@ -26,7 +29,9 @@ Render = Callable[[str], Objects]
 
 BASE, EXAMPLE = "deploy/base", "deploy/overlays/example"
 CLUSTER, NAMESPACED = "deploy/base/rbac-cluster", "deploy/base/rbac-namespaced"
-FOLDERS = [BASE, CLUSTER, NAMESPACED, EXAMPLE]
+AUDIT, DENY = "deploy/policy/audit", "deploy/policy/deny"
+FOLDERS = [BASE, CLUSTER, NAMESPACED, EXAMPLE, AUDIT, DENY]
+POLICY = "offload-pointers-only"
 WORKLOADS = ["offload-serve", "offload-controller"]
 KUBERNETES = ["1.30", "1.37"]
 AWS_CHAIN = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
@@ -358,6 +363,23 @@ def test_files_that_settings_name_are_mounted(name: str, render: Render) -> None
 @pytest.mark.parametrize("folder", [BASE, EXAMPLE])
 def test_retention_files_are_valid(folder: str, root: Path) -> None:
     load_rules(root / folder / "retention.yaml")
+
+
+def test_the_policy_judges_what_was_there_as_it_judges_what_is(render: Render) -> None:
+    policy = _one(render(AUDIT), "ValidatingAdmissionPolicy", POLICY)["spec"]
+    words = {variable["name"]: variable["expression"] for variable in policy["variables"]}
+    assert words["badNow"].replace("variables.now", "variables.before") == words["badBefore"]
+    assert words["now"].replace("(object)", "(oldObject)") == words["before"]
+    assert f"size(text) > {URI_LENGTH} ||" in words["badNow"]
+
+
+@pytest.mark.parametrize(("folder", "actions"), [(AUDIT, ["Audit", "Warn"]), (DENY, ["Deny", "Audit"])])
+def test_only_deny_refuses(folder: str, actions: list[str], render: Render) -> None:
+    objects = render(folder)
+    policy, binding = (_one(objects, f"ValidatingAdmissionPolicy{kind}", POLICY) for kind in ("", "Binding"))
+    assert binding["spec"] == {"policyName": POLICY, "validationActions": actions}
+    assert policy == _one(render(AUDIT), "ValidatingAdmissionPolicy", POLICY)
+    assert policy["spec"]["failurePolicy"] == "Ignore"
 
 
 def _one(objects: Objects, kind: str, name: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """`offload doctor`, on SQLite, SeaweedFS and the AgentRun stand-in.
 
-Cases: all is well and nothing stays behind; wrong credentials, a bucket that is missing, a store that hangs;
-an index that is missing, has no tables, is newer, is out of reach with a password; an API server that is
-down, a schema that keeps nothing, one that lowers the cap, permissions that are refused; whose the prefix is;
-settings that are risky or unusable; each check by itself: errors, silence, secrets; the command's exit codes
-and its JSON.
+Cases: all is well and nothing stays behind; wrong credentials, a bucket that is missing, a store that
+hangs; an index that is missing, has no tables, is newer, is out of reach with a password; an API server
+that is down, a schema that keeps nothing, one that lowers the cap, permissions that are refused; AgentRuns
+that break the limits; a controller beside this one with other limits; whose the prefix is; settings that
+are risky or unusable; each check by itself: errors, silence, secrets; the command's exit codes and its
+JSON.
 """
 
 import json
@@ -16,8 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 import yaml
@@ -255,6 +258,73 @@ def test_refused_permissions_are_named_one_by_one(doctor: Doctor, tmp_path: Path
     assert observing["cluster", "patch agentruns/status"].state is State.WARNING
 
 
+def test_violating_runs_are_counted_by_what_is_wrong(doctor: Doctor) -> None:
+    fine = [{"name": f"log-{place}", "url": f"s3://bucket/{place}"} for place in range(50)]
+    inline, long = {"name": "log", "path": "DATA:,x"}, {"name": "log", "url": "s3://" + "x" * 2048}
+    statuses = {
+        "run-000": [*fine, inline],
+        "run-001": [inline, long],
+        "run-249": [long],
+        "run-250": [fine[0], inline],
+        "run-251": fine,
+    }
+    with StandIn(crd=Path("tests/cluster/crds/early.yaml")).running() as other:
+        for number in range(252):
+            create_run(other, f"run-{number:03}", statuses.get(f"run-{number:03}"))
+        found = doctor(kubeconfig=Path(other.kubeconfig), publish="observe")["cluster", "violating runs"]
+        assert found.state is State.WARNING
+        assert found.found == (
+            "4 violating runs of 252: 1 over 50 entries, 3 with inline data, 2 with over-long URIs "
+            "(agents/run-000, agents/run-001, agents/run-249, …)"
+        )
+        assert "OFFLOAD_PUBLISH=on" in found.remedy
+        elsewhere = doctor(kubeconfig=Path(other.kubeconfig), namespaces=("other", "empty"))
+        assert elsewhere["cluster", "violating runs"].found == "0 violating runs of 0"
+
+
+@pytest.mark.parametrize(
+    ("container", "cap", "strict"),
+    [
+        ({}, (State.OK, "50 in both"), (State.OK, "false in both")),
+        (
+            {"env": [{"name": "AGENTS_AGENTRUN_ARTIFACTS_MAX", "value": "20"}]},
+            (State.WARNING, "'20' there, 50 here"),
+            (State.OK, "false in both"),
+        ),
+        (
+            {
+                "env": [
+                    {"name": "OTHER"},
+                    {"name": "JANGAR_AGENTRUN_ARTIFACTS_MAX", "value": "50"},
+                    {"name": "JANGAR_AGENTRUN_ARTIFACTS_STRICT", "valueFrom": {"configMapKeyRef": {}}},
+                ]
+            },
+            (State.OK, "50 in both"),
+            (State.WARNING, "set there by a ConfigMap or Secret, which was not read; false here"),
+        ),
+        (
+            {
+                "env": [{"name": "JANGAR_AGENTRUN_ARTIFACTS_STRICT", "value": "True"}],
+                "envFrom": [{"configMapRef": {"name": "settings"}}],
+            },
+            (State.WARNING, "set there by a ConfigMap or Secret, which was not read; 50 here"),
+            (State.WARNING, "'True' there, false here"),
+        ),
+    ],
+)
+@pytest.mark.usefixtures("surroundings")
+def test_limits_are_compared_with_those_of_the_controller_beside(
+    tmp_path: Path, container: dict[str, Any], cap: tuple[State, str], strict: tuple[State, str]
+) -> None:
+    deployment = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    path = "/apis/apps/v1/namespaces/agents/deployments/controllers"
+    with api_server(lambda _: True, {path: deployment}) as url:
+        settings = load_settings(kubeconfig=kubeconfig_of(url, tmp_path))
+        findings = checkup.checkup(settings, ("agents", "controllers"))
+    found = {one.check.rpartition("_")[2]: (one.state, one.found) for one in findings if one.part == "beside"}
+    assert found == {"MAX": cap, "STRICT": strict}
+
+
 def test_a_prefix_is_ours_or_anothers_or_unmarked(
     doctor: Doctor, objects: S3Objects, surroundings: Path
 ) -> None:
@@ -314,12 +384,12 @@ def test_each_check_is_by_itself() -> None:
         raise ValueError("7")
 
     checks = [
-        Check("a", "silent", silent, "wake it"),
+        Check("a", "silent", silent, "wake it", patience=0.2),
         Check("a", "halfway", halfway, "mend it"),
         Check("b", "wrong", wrong, ""),
         Check("b", "fine", lambda: [ok("yes")], ""),
     ]
-    found = examine(checks, patience=0.2, secrets=["hunter2"])
+    found = examine(checks, secrets=["hunter2"])
     never.set()
     assert found == [
         Finding("a", "silent", State.BROKEN, "no answer within 0.2 s", "wake it"),
@@ -360,10 +430,31 @@ def test_the_command_prints_a_table_or_json_and_fails_only_where_something_is_br
     assert (ill.exit_code, answer["broken"]) == (1, True)
     assert {"part", "check", "state", "found", "remedy"} == answer["findings"][0].keys()
 
+    misnamed = run.invoke(app, ["doctor", "--beside", "controllers"])
+    assert misnamed.exit_code == 2
+    assert "NAMESPACE/DEPLOYMENT" in misnamed.output
+
     monkeypatch.setenv("OFFLOAD_PORT", "many")
     unusable = run.invoke(app, ["doctor"])
     assert unusable.exit_code == 1
     assert "OFFLOAD_PORT" in unusable.output
+
+
+def create_run(server: StandIn, name: str, artifacts: list[dict[str, Any]] | None) -> None:
+    runs = f"{server.url}/apis/agents.proompteng.ai/v1alpha1/namespaces/agents/agentruns"
+    run = {
+        "apiVersion": "agents.proompteng.ai/v1alpha1",
+        "kind": "AgentRun",
+        "metadata": {"name": name},
+        "spec": {"agentRef": {"name": "coder"}},
+    }
+    httpx.post(runs, json=run).raise_for_status()
+    if artifacts is not None:
+        httpx.patch(
+            f"{runs}/{name}/status",
+            content=json.dumps({"status": {"artifacts": artifacts}}),
+            headers={"Content-Type": "application/merge-patch+json"},
+        ).raise_for_status()
 
 
 def free_port() -> int:
@@ -384,12 +475,18 @@ def kubeconfig_of(server: str, folder: Path) -> Path:
 
 
 class api_server:  # noqa: N801 - a context, used like a function
-    """An API server that knows its version and who may what, and nothing else."""
+    """An API server that knows its version, who may what, and some objects."""
 
-    def __init__(self, allowed: Callable[[Mapping[str, Any]], bool]) -> None:
+    def __init__(
+        self,
+        allowed: Callable[[Mapping[str, Any]], bool],
+        objects: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> None:
+        there = {"/version": {"gitVersion": "v1.37.0"}, **objects}
+
         class Answers(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._answer(200 if self.path == "/version" else 404, {"gitVersion": "v1.37.0"})
+                self._answer(200 if self.path in there else 404, there.get(self.path, {}))
 
             def do_POST(self) -> None:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

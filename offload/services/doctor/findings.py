@@ -55,6 +55,8 @@ class Check:
     look: Callable[[], Iterable[Verdict]]
     """May block, and may raise: what it raises is what is broken, and `remedy` mends it."""
     remedy: str
+    patience: float = PATIENCE_SECONDS
+    """Seconds in which it must have said all."""
 
 
 class Opened(Generic[T]):
@@ -95,13 +97,11 @@ def broken(found: str, remedy: str, *, check: str = "") -> Verdict:
     return Verdict(State.BROKEN, found, remedy, check)
 
 
-def examine(
-    checks: Sequence[Check], *, patience: float = PATIENCE_SECONDS, secrets: Collection[str] = ()
-) -> list[Finding]:
+def examine(checks: Sequence[Check], *, secrets: Collection[str] = ()) -> list[Finding]:
     """Make all `checks` at once and answer what each found, in their order.
 
-    One that says nothing for `patience` seconds is broken, and is left behind in its thread. None of the
-    `secrets` is in an answer, whatever an error's text says.
+    One that has not ended in its time is broken, and is left behind in its thread. None of the `secrets` is
+    in an answer, whatever an error's text says.
     """
     findings: list[list[Finding]] = [[] for _ in checks]
     threads = [
@@ -110,11 +110,11 @@ def examine(
     ]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + patience
+    began = time.monotonic()
     for check, found, thread in zip(checks, findings, threads, strict=True):
-        thread.join(max(0.0, until - time.monotonic()))
+        thread.join(max(0.0, began + check.patience - time.monotonic()))
         if thread.is_alive():
-            found.append(_finding(check, broken(f"no answer within {patience:g} s", check.remedy)))
+            found.append(_finding(check, broken(f"no answer within {check.patience:g} s", check.remedy)))
     return [_without(secrets, finding) for found in findings for finding in tuple(found)]
 
 
