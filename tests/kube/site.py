@@ -24,15 +24,17 @@ class Kubectl:
         """`namespace` is where commands act that name none; objects that name another are then refused."""
         self._options = ["--kubeconfig", str(kubeconfig), *(["--namespace", namespace] if namespace else [])]
 
-    def __call__(self, *words: str, stdin: Any = None, fails: bool = False) -> str:
-        """`stdin` is text, or an object to be sent as JSON; `fails` wants the command to fail."""
+    def __call__(self, *words: str, stdin: Any = None, fails: bool | None = False) -> str:
+        """`stdin` is text, or an object to be sent as JSON; `fails` wants it to fail (None: it may)."""
         given = stdin if isinstance(stdin, str) or stdin is None else json.dumps(stdin)
         done = subprocess.run(
             [KUBECTL, *self._options, *words],
             input=given, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert bool(done.returncode) is fails, f"kubectl {' '.join(words)}: {done.stdout}{done.stderr}"
-        return done.stdout + (done.stderr if fails else "")
+        assert fails in (None, bool(done.returncode)), (
+            f"kubectl {' '.join(words)}: {done.stdout}{done.stderr}"
+        )
+        return done.stdout + ("" if fails is False else done.stderr)
 
     def json(self, *words: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self(*words, "-o", "json"))
