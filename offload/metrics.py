@@ -20,6 +20,9 @@ OLDEST_DIRTY = Gauge(
     "offload_oldest_dirty_run_age_seconds", "How long the run that waits longest has waited to be published."
 )
 WATCH_AGE = Gauge("offload_watch_age_seconds", "Time since the AgentRun watch was last known to be current.")
+SCHEMA_USABLE = Gauge(
+    "offload_schema_usable", "1 where the served AgentRun schema keeps pointers; nothing is published else."
+)
 LARGE_STATUS = Counter(
     "offload_large_statuses_seen_total", "Seen AgentRun statuses of more than 256 KiB as compact JSON."
 )
