@@ -269,7 +269,7 @@ class ControlPlane:
     def _await(self, happened: Callable[[], bool]) -> None:
         until = time.monotonic() + START_SECONDS
         while True:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # away, or with half an answer while a CRD comes and goes
                 if happened():
                     return
             for name, process in self._processes.items():
