@@ -24,6 +24,9 @@ WATCH_REFUSED = Gauge(
     "offload_watch_refused_namespaces",
     "Namespaces whose AgentRuns may not be followed; 1 where all are followed as one.",
 )
+SCHEMA_USABLE = Gauge(
+    "offload_schema_usable", "1 where the served AgentRun schema keeps pointers; nothing is published else."
+)
 LARGE_STATUS = Counter(
     "offload_large_statuses_seen_total", "Seen AgentRun statuses of more than 256 KiB as compact JSON."
 )

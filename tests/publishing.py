@@ -174,6 +174,12 @@ class Room:
         return (publisher or self.publisher(**values)).publish(self.claim(run))
 
 
+def migrated_index(folder: Path) -> str:
+    """The URL of a new index in `folder`."""
+    (folder / "index.db").write_bytes(_migrated())
+    return f"sqlite:///{folder / 'index.db'}"
+
+
 @cache
 def _migrated() -> bytes:
     with TemporaryDirectory() as folder:
@@ -185,9 +191,7 @@ def _migrated() -> bytes:
 @contextmanager
 def publishing_room(standin: StandIn, folder: Path) -> Iterator[Room]:
     """A room with an index of its own, on a stand-in that may be shared."""
-    (folder / "index.db").write_bytes(_migrated())
-    url = f"sqlite:///{folder / 'index.db'}"
-    index, streams = Index.connect(url), Streams()
+    index, streams = Index.connect(migrated_index(folder)), Streams()
     recorder = Recorder(index, grace=timedelta(hours=24))
     room = Room(index, standin, recorder, streams)
     try:

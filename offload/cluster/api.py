@@ -40,12 +40,15 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
 LONGEST_ASKED_SECONDS = 30.0
 """The most that a `Retry-After` is believed."""
+SAID_FIRST, SAID_LAST = 200, 800
+SAID = SAID_FIRST + SAID_LAST
+"""Characters kept of what a refusal says: it can quote the whole object, with the cause at its end."""
 POOL_SIZE = 16
 """Connections kept beside those of the watches."""
 
 
 class TooOldError(ClusterUnavailableError):
-    """The API server no longer has the revision or the list page that was asked for."""
+    """The API server no longer has the revision, the list page or the version that was asked for."""
 
 
 class AskedToWaitError(ClusterUnavailableError):
@@ -219,14 +222,15 @@ def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -
     """The error that an answer other than success stands for."""
     status = _parse(text) or {}
     details = status.get("details") or {}
-    message = f"{what}: {code} {status.get('message') or shorten(text.decode(errors='replace'))}"
+    said = status.get("message") or shorten(text.decode(errors="replace"))
+    message = f"{what}: {code} {said if len(said) <= SAID else f'{said[:SAID_FIRST]} … {said[-SAID_LAST:]}'}"
     match code:
         # Only a missing object is named; a missing kind is the server's "page not found".
         case 404 if details.get("name"):
             return AgentRunGoneError(message)
         case 409:
             return StatusConflictError(message)
-        case 410:
+        case 301 | 410:
             return TooOldError(message)
         case 401 | 403:
             return ClusterForbiddenError(message + _REFUSED_WHY.get(code, ""))

@@ -114,7 +114,7 @@ class Cluster(Protocol):
         """The served OpenAPI v3 schema of AgentRun's `status`, from `/openapi/v3` (references resolved).
 
         Cached by the document's hash as the API server names it: a call that finds nothing new costs one
-        small request.
+        small request. Raises `PointersNotKeptError` where the API server has no AgentRuns.
         """
         ...
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from kubernetes.client import Configuration
 
-from offload.cluster.api import Api, Object, configuration
+from offload.cluster.api import Api, Object, TooOldError, configuration
 from offload.cluster.feed import PAGE, merged
 from offload.cluster.interface import AgentRun, Change
 from offload.cluster.reading import API_VERSION, GROUP, KIND, PLURAL, VERSION, collection_path, read_run
@@ -17,7 +17,7 @@ from offload.domain.run import SeenRun
 from offload.errors import (
     AgentRunGoneError,
     ClusterForbiddenError,
-    ClusterUnavailableError,
+    PointersNotKeptError,
     StatusConflictError,
     StatusRefusedError,
 )
@@ -126,18 +126,11 @@ class KubernetesCluster:
         return variables
 
     def status_schema(self) -> Mapping[str, Any]:
-        index = self._api.get("/openapi/v3")["paths"]
-        address = index.get(f"apis/{GROUP}/{VERSION}", {}).get("serverRelativeURL")
-        if not address:
-            raise ClusterUnavailableError(
-                f"the API server does not serve {API_VERSION}: is the CRD installed?"
-            )
-        cached = self._schema
-        if cached is None or cached[0] != address:
-            path, _, query = address.partition("?")
-            document = self._api.get(path, dict(parse_qsl(query)))
-            self._schema = cached = (address, status_schema(document))
-        return cached[1]
+        try:
+            return self._status_schema()
+        except TooOldError:
+            # Another schema came between the index and the document that it names.
+            return self._status_schema()
 
     def warn(self, run: SeenRun, reason: str, message: str) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -181,6 +174,18 @@ class KubernetesCluster:
 
     def close(self) -> None:
         self._api.close()
+
+    def _status_schema(self) -> Mapping[str, Any]:
+        index = self._api.get("/openapi/v3")["paths"]
+        address = index.get(f"apis/{GROUP}/{VERSION}", {}).get("serverRelativeURL")
+        if not address:
+            raise PointersNotKeptError(f"the API server does not serve {API_VERSION}: is the CRD installed?")
+        cached = self._schema
+        if cached is None or cached[0] != address:
+            path, _, query = address.partition("?")
+            document = self._api.get(path, dict(parse_qsl(query)))
+            self._schema = cached = (address, status_schema(document))
+        return cached[1]
 
     def _granted(self, needed: tuple[str, str, str, str], namespace: str) -> bool:
         verb, group, resource, subresource = needed

@@ -15,7 +15,9 @@ from offload.services.publish import Publisher
 from offload.services.schema import ServedSchema
 
 SCHEMA_SECONDS = 30.0
-SCHEMA_SECONDS_WHILE_UNUSABLE = 5.0
+SCHEMA_SECONDS_IN_DOUBT = 2.0
+DOUBT_SECONDS = 0.5
+"""How soon a doubt is heard."""
 WATCH_AGE_SECONDS = 150.0
 """Older than this the watch counts as broken: bookmarks come about once a minute."""
 
@@ -83,5 +85,10 @@ class Controller:
 
     def _refresh(self, stop: threading.Event) -> None:
         while not stop.is_set():
+            doubted = self._schema.doubted
             self._schema.refresh()
-            stop.wait(SCHEMA_SECONDS_WHILE_UNUSABLE if self._schema.problem else SCHEMA_SECONDS)
+            # The document that tells of a changed CRD comes a moment after what the change ends.
+            pause = SCHEMA_SECONDS_IN_DOUBT if doubted or self._schema.problem else SCHEMA_SECONDS
+            until = time.monotonic() + pause
+            while not stop.wait(DOUBT_SECONDS) and time.monotonic() < until and not self._schema.doubted:
+                pass

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from offload.domain import structural
 from offload.domain.artifact import Artifact
 from offload.domain.limits import URI_LENGTH
 from offload.errors import PointersNotKeptError
@@ -23,8 +24,15 @@ ADDRESSES = ("uri", "url", "key")
 _NATIVE = ("name", "type", "uri", "contentType", "sizeBytes")
 _LEGACY = ("name", "key", "url")
 _KNOWN = frozenset({*_NATIVE, *_LEGACY, "path"})
-_PRESERVE = "x-kubernetes-preserve-unknown-fields"
-_INT32_MOST = 2**31 - 1
+_SHORT_ADDRESS = f"s3://abc/a/r/{UUID(int=0)}/{UUID(int=0)}/l"
+"""As short as one of ours can be."""
+_CONDITION: Mapping[str, str] = {
+    "type": "ArtifactsTruncated",
+    "status": "True",
+    "reason": "CountLimit",
+    "message": "",
+    "lastTransitionTime": "2020-01-01T00:00:00Z",
+}
 
 Entry = Mapping[str, Any]
 
@@ -44,101 +52,127 @@ class StatusSchema:
 
     served: Mapping[str, Any]
     """The OpenAPI schema it was read from."""
+    artifacts: Mapping[str, Any]
+    """The part of it that describes the list."""
     entry: Mapping[str, Any]
-    """The part of it that describes one entry of `artifacts`."""
+    """The part of it that describes one entry of the list."""
     native: bool
     legacy: bool
     fields: tuple[str, ...]
     """What an entry of ours is written with, where the value fits."""
-    required: frozenset[str]
-    """What an entry must have, defaults aside."""
-    max_items: int | None
+
+    @property
+    def max_items(self) -> int | None:
+        return self.artifacts.get("maxItems")
 
     @property
     def narrow(self) -> bool:
-        """Whether an artifact's name or address can be too long for it: in general they stay far below."""
-        rules = self.entry.get("properties", {})
-        lengths = (rules.get(field, {}).get("maxLength", URI_LENGTH) for field in ("name", "uri", "url"))
-        return any(length < URI_LENGTH for length in lengths)
+        """Whether it can refuse an artifact for its name or the length of its address: few schemas do."""
+        needed = {"name", "uri", "url", *self.entry.get("required", ())}
+        rules = {field: structural.rule(self.entry, field) for field in needed}
+        return not {"enum", "pattern"}.isdisjoint(rules["name"]) or any(
+            rule.get("maxLength", URI_LENGTH) < URI_LENGTH for rule in rules.values()
+        )
 
     @property
     def digest(self) -> str:
         """Equal for equal schemas."""
         return hashlib.sha256(compact(self.served)).hexdigest()
 
+    @property
+    def tells(self) -> bool:
+        """Whether a condition of ours is kept, and found again."""
+        stored = self.stored("conditions", [_CONDITION]) if self.keeps("conditions") else []
+        return self.takes("conditions", stored) and bool(
+            stored and isinstance(stored[0], Mapping) and {"type", "status"} <= stored[0].keys()
+        )
+
+    @property
+    def longest_message(self) -> int | None:
+        """Characters that a condition's message may have; None for any number."""
+        conditions = structural.rule(self.served, "conditions")
+        longest: int | None = structural.rule(conditions.get("items", {}), "message").get("maxLength")
+        return longest
+
     def keeps(self, field: str) -> bool:
         """Whether a field of `status` outlives pruning."""
-        return _keeps(self.served, field)
+        return structural.keeps(self.served, field)
 
     def stored(self, field: str, value: Any) -> Any:
         """`value` of the field `status.{field}` after pruning and defaulting, as the API server stores it."""
-        return as_stored(self.served.get("properties", {}).get(field), value)
+        return structural.as_stored(structural.rule(self.served, field), value)
+
+    def whole(self, status: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A status after pruning and defaulting."""
+        stored: Mapping[str, Any] = structural.as_stored(self.served, status)
+        return stored
 
     def stored_entry(self, entry: Entry) -> dict[str, Any]:
         """One entry of `artifacts` after pruning and defaulting."""
-        stored: dict[str, Any] = as_stored(self.entry, entry)
+        stored: dict[str, Any] = structural.as_stored(self.entry, entry)
         return stored
 
-    def fits(self, field: str, value: object) -> bool:
-        """Whether an entry's field may have this value: it is kept, of the right type and not too long."""
-        if not _keeps(self.entry, field):
-            return False
-        rule = self.entry.get("properties", {}).get(field, {})
-        if "enum" in rule and value not in rule["enum"]:
-            return False
-        if isinstance(value, str):
-            most = min(URI_LENGTH, rule.get("maxLength", URI_LENGTH))
-            return bool(rule.get("type", "string") == "string" and len(value) <= most)
-        if isinstance(value, int):
-            most = rule.get("maximum", _INT32_MOST if rule.get("format") == "int32" else value)
-            return bool(rule.get("type", "integer") in {"integer", "number"} and value <= most)
-        return True
+    def takes(self, field: str, value: Any) -> bool:
+        """Whether `status.{field}` may have this value, as stored."""
+        return structural.takes(structural.rule(self.served, field), value)
 
-    def takes(self, entry: Entry) -> bool:
-        """Whether an entry may be written: every field fits, and none that is required is missing."""
-        return self.required <= entry.keys() and all(self.fits(field, entry[field]) for field in entry)
+    def fits(self, field: str, value: object) -> bool:
+        """Whether an entry's field may have this value: it is kept, valid and not too long."""
+        if not structural.keeps(self.entry, field) or (isinstance(value, str) and len(value) > URI_LENGTH):
+            return False
+        return structural.takes(structural.rule(self.entry, field), value)
+
+    def takes_entry(self, entry: Entry) -> bool:
+        """Whether an entry, as stored, may be written."""
+        return all(self.fits(field, entry[field]) for field in entry) and structural.takes(self.entry, entry)
+
+    def key(self, entry: Entry) -> tuple[Any, ...] | None:
+        """What only one entry of the list may have; None where entries may be alike."""
+        return structural.list_key(self.artifacts, entry)
 
 
 def open_schema() -> StatusSchema:
     """A schema that keeps everything: what is assumed where no API server is known."""
-    return read_schema({"type": "object", _PRESERVE: True})
+    return read_schema(structural.OPEN)
 
 
 def read_schema(served: Mapping[str, Any]) -> StatusSchema:
     """Reduce the served OpenAPI schema of `status` (references resolved).
 
     Native needs `name` and `uri` to be kept, named or by preserving unknown fields; legacy needs `name` to be
-    kept and `url` to be named (a `key` without its bucket points nowhere). The other fields are written where
-    they are kept.
+    kept and `url` to be named (a `key` without its bucket points nowhere). Either needs an address of ours to
+    be valid. The other fields are written where they are kept.
 
     Raises:
         PointersNotKeptError: neither dialect can be kept, or an entry must have a field that is not ours.
     """
-    if not _keeps(served, "artifacts"):
+    if not structural.keeps(served, "artifacts"):
         raise PointersNotKeptError("the served AgentRun schema has no status.artifacts")
-    artifacts = served.get("properties", {}).get("artifacts", {"items": {_PRESERVE: True}})
-    entry = artifacts.get("items") or {_PRESERVE: artifacts.get(_PRESERVE, False)}
+    artifacts = structural.rule(served, "artifacts") or {"items": structural.OPEN}
+    if artifacts.get("type", "array") != "array":
+        raise PointersNotKeptError("status.artifacts of the served AgentRun schema is no list")
+    entry = artifacts.get("items") or {structural.PRESERVE: artifacts.get(structural.PRESERVE, False)}
     rules = entry.get("properties", {})
-    named = _keeps(entry, "name")
-    native, legacy = named and _keeps(entry, "uri"), named and "url" in rules
+    named = structural.keeps(entry, "name")
+    native, legacy = (
+        named and kept and structural.takes(structural.rule(entry, field), _SHORT_ADDRESS)
+        for field, kept in (("uri", structural.keeps(entry, "uri")), ("url", "url" in rules))
+    )
     if not native and not legacy:
         raise PointersNotKeptError
     fields = dict.fromkeys((_NATIVE if native else ()) + (_LEGACY if legacy else ()))
-    required = frozenset(
-        field for field in entry.get("required", ()) if "default" not in rules.get(field, {})
-    )
+    required = {field for field in entry.get("required", ()) if "default" not in rules.get(field, {})}
     if foreign := required - fields.keys():
         raise PointersNotKeptError(
             f"the served AgentRun schema requires of each artifact: {', '.join(sorted(foreign))}"
         )
     return StatusSchema(
         served=served,
+        artifacts=artifacts,
         entry=entry,
         native=native,
         legacy=legacy,
-        fields=tuple(field for field in fields if _keeps(entry, field)),
-        required=required,
-        max_items=artifacts.get("maxItems"),
+        fields=tuple(field for field in fields if structural.keeps(entry, field)),
     )
 
 
@@ -159,7 +193,7 @@ def pointer(artifact: Artifact, schema: StatusSchema) -> dict[str, Any] | None:
     }
     entry = {field: values[field] for field in schema.fields if schema.fits(field, values[field])}
     pointed = "name" in entry and ("uri" in entry or "url" in entry)
-    return entry if pointed and schema.required <= entry.keys() else None
+    return entry if pointed and structural.takes(schema.entry, schema.stored_entry(entry)) else None
 
 
 def recorded_addresses(artifact: Artifact) -> frozenset[str]:
@@ -224,25 +258,6 @@ def points_elsewhere(entry: Entry) -> bool:
     return next(_pointing(entry), None) is not None
 
 
-def as_stored(schema: Mapping[str, Any] | None, value: Any) -> Any:
-    """`value` after pruning and defaulting by a structural schema; None for the schema keeps all."""
-    if schema is None:
-        return value
-    if isinstance(value, list):
-        return [as_stored(schema.get("items"), item) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    rules = schema.get("properties", {})
-    extra = schema.get("additionalProperties")
-    defaults = {name: rule["default"] for name, rule in rules.items() if "default" in rule}
-    kept = {
-        name: as_stored(rules.get(name, extra if isinstance(extra, Mapping) else None), item)
-        for name, item in value.items()
-        if _keeps(schema, name)
-    }
-    return {**kept, **{name: default for name, default in defaults.items() if name not in kept}}
-
-
 def compact(value: object) -> bytes:
     """Compact UTF-8 JSON: what the byte budget of status counts."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)
@@ -253,14 +268,6 @@ def _pointing(entry: Entry) -> Iterator[str]:
     yield from addresses(entry)
     if entry.get("path") and isinstance(entry["path"], str):
         yield entry["path"]
-
-
-def _keeps(schema: Mapping[str, Any], field: str) -> bool:
-    return (
-        field in schema.get("properties", {})
-        or bool(schema.get("additionalProperties"))
-        or schema.get(_PRESERVE, False) is True
-    )
 
 
 def _texts(value: object) -> Iterator[str]:

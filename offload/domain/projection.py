@@ -87,11 +87,14 @@ class Projection:
         return entries
 
     def patch_for(self, status: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of it that `status` lacks: the value of `status` in a merge patch; empty for none."""
+        """The part of it that `status` lacks: the value of `status` in a merge patch; empty for none.
+
+        What no patch can make different is no difference: an object's null, which a patch would drop.
+        """
         return {
             field: value
             for field, value in self.desired.items()
-            if (status.get(field) or _NOTHING) != (value or _NOTHING)
+            if (self.schema.stored(field, status.get(field)) or _NOTHING) != (value or _NOTHING)
         }
 
     def differs_from(self, status: Mapping[str, Any]) -> bool:
@@ -135,7 +138,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
     left_out = +left_out
 
     desired: dict[str, Any] = {}
-    conditions = _Conditions(status, now)
+    conditions = _Conditions(status, schema, now)
     if left_out:
         reason = next(reason for reason in Reason if left_out[reason])
         conditions.set(TRUNCATED, "True", reason, _summary(len(choice.entries), total, history))
@@ -148,22 +151,20 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
             conditions.set(OVER_LIMIT, "True", excess, _summary(len(choice.entries), total, history))
         if excess:
             desired |= _verdict(status, schema, now)
-    if schema.keeps("conditions") and conditions.hold_ours:
+    told = schema.tells and schema.takes("conditions", conditions.items)
+    if told and conditions.hold_ours:
         desired["conditions"] = conditions.items
 
     return Projection(
         schema=schema,
-        desired={
-            "artifacts": choice.entries,
-            **{field: schema.stored(field, value) for field, value in desired.items()},
-        },
+        desired={"artifacts": choice.entries, **desired},
         listed=frozenset(choice.listed),
         listed_foreign=frozenset(choice.listed_foreign),
         total=total,
         left_out=left_out,
         reasons=choice.reasons,
         older=choice.older,
-        transitions=tuple(conditions.transitions) if schema.keeps("conditions") else (),
+        transitions=tuple(conditions.transitions) if told else (),
     )
 
 
@@ -198,7 +199,11 @@ _EXPLANATIONS = {
     Reason.URI_TOO_LONG: "its name or address is longer than an entry of status may be",
     Reason.INLINE_DATA: "it holds content in place of a pointer",
 }
+_UNFIT = frozenset({Reason.URI_TOO_LONG, Reason.INLINE_DATA})
 _ENDED = frozenset({"Failed", "Cancelled"})
+
+
+_Item = tuple[Artifact | Foreign, dict[str, Any], Reason | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +225,10 @@ def _choose(history: History, schema: StatusSchema, cap: int, size_bytes: int) -
     foreign_excess = set()
     room = size_bytes - len("[]")
     stopped: Reason | None = None
-    for item in _newest_first(history):
-        entry, reason = _entry(item, schema)
-        size = len(compact(entry))
-        if isinstance(item, Foreign) and reason:
-            foreign_excess.add(reason)
+    for item, entry, unfit in _newest_first(history, schema):
+        reason, size = unfit, len(compact(entry))
+        if isinstance(item, Foreign) and unfit in _UNFIT:
+            foreign_excess.add(unfit)
         if not reason and size > size_bytes - len("[]"):
             reason = Reason.BYTE_LIMIT
         if not reason:
@@ -252,13 +256,32 @@ def _choose(history: History, schema: StatusSchema, cap: int, size_bytes: int) -
     )
 
 
-def _newest_first(history: History) -> list[Artifact | Foreign]:
+def _newest_first(history: History, schema: StatusSchema) -> list[_Item]:
+    """What may be listed, as it would be, or why it can't be."""
     # Artifacts stand behind foreign entries of the same place: an order that every replica sees alike.
-    items: list[tuple[int, int, str, Artifact | Foreign]] = [
+    places: list[tuple[int, int, str, Artifact | Foreign]] = [
         *((foreign.seq, 0, foreign.fingerprint, foreign) for foreign in history.foreign),
         *((artifact.seq, 1, str(artifact.id), artifact) for artifact in history.artifacts),
     ]
-    return [item for *_, item in sorted(items, key=lambda place: place[:3], reverse=True)]
+    places.sort(key=lambda place: place[:3], reverse=True)
+    items = [(item, *_entry(item, schema)) for *_, item in places]
+    return _one_of_a_key(items, schema)
+
+
+def _one_of_a_key(items: list[_Item], schema: StatusSchema) -> list[_Item]:
+    """Where a schema has one entry of a name: the artifact of that name, else the newest of others."""
+    ours = {schema.key(entry) for item, entry, reason in items if isinstance(item, Artifact) and not reason}
+    taken: set[object] = set()
+    found: list[_Item] = []
+    for item, entry, unfit in items:
+        key, reason = schema.key(entry), unfit
+        if key and not reason:
+            if key in taken or (key in ours and isinstance(item, Foreign)):
+                reason = Reason.COUNT_LIMIT
+            else:
+                taken.add(key)
+        found.append((item, entry, reason))
+    return found
 
 
 def _entry(item: Artifact | Foreign, schema: StatusSchema) -> tuple[dict[str, Any], Reason | None]:
@@ -270,52 +293,59 @@ def _entry(item: Artifact | Foreign, schema: StatusSchema) -> tuple[dict[str, An
     entry = schema.stored_entry(item.entry)
     if unfit:
         return entry, min(unfit.values(), key=list(Reason).index)
-    return entry, None if schema.takes(entry) else Reason.URI_TOO_LONG
+    return entry, None if schema.takes_entry(entry) else Reason.URI_TOO_LONG
 
 
 class _Conditions:
     """The list of conditions with ours set in place, or behind the others where they were not there."""
 
-    def __init__(self, status: Mapping[str, Any], now: datetime) -> None:
-        found: list[Any] = list(status.get("conditions") or ())
+    def __init__(self, status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> None:
+        # Defaults that status would get beside the fields that are written are there before they are.
+        found: list[Any] = list(schema.whole(status).get("conditions") or ())
         self.transitions: list[Transition] = []
-        self.items: list[Any] = []
+        self._items: list[Any] = []
         self._places: dict[str, int] = {}
-        self._now = now
+        self._schema, self._now = schema, now
         for item in found:
             type_ = item.get("type") if isinstance(item, Mapping) else None
             if type_ in OUR_CONDITIONS:
                 if type_ in self._places:
                     continue
-                self._places[type_] = len(self.items)
-            self.items.append(item)
+                self._places[type_] = len(self._items)
+            self._items.append(item)
+
+    @property
+    def items(self) -> list[Any]:
+        """The list as the API server would store it."""
+        stored: list[Any] = self._schema.stored("conditions", self._items)
+        return stored
 
     def __contains__(self, type_: str) -> bool:
         return type_ in self._places
 
     def status(self, type_: str) -> str | None:
-        return self.items[self._places[type_]].get("status") if type_ in self else None
+        return self._items[self._places[type_]].get("status") if type_ in self else None
 
     @property
     def hold_ours(self) -> bool:
         return bool(self._places)
 
     def set(self, type_: str, status: str, reason: str, message: str) -> None:
-        before: Mapping[str, Any] = self.items[self._places[type_]] if type_ in self else {}
+        before: Mapping[str, Any] = self._items[self._places[type_]] if type_ in self else {}
         same = before.get("status") == status
         since = before.get("lastTransitionTime") if same else None
         condition = {
             "type": type_,
             "status": status,
             "reason": str(reason),
-            "message": message,
+            "message": message[: self._schema.longest_message],
             "lastTransitionTime": since or _rfc3339(self._now),
         }
         if type_ in self:
-            self.items[self._places[type_]] = condition
+            self._items[self._places[type_]] = condition
         else:
-            self._places[type_] = len(self.items)
-            self.items.append(condition)
+            self._places[type_] = len(self._items)
+            self._items.append(condition)
         if not same:
             self.transitions.append(Transition(type_ if status == "True" else str(reason), message))
 
@@ -353,7 +383,9 @@ def _verdict(status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> 
         "reason": OVER_LIMIT,
         "finishedAt": status.get("finishedAt") or _rfc3339(now),
     }
-    return {field: value for field, value in verdict.items() if schema.keeps(field)}
+    return {
+        field: value for field, value in verdict.items() if schema.keeps(field) and schema.takes(field, value)
+    }
 
 
 def _rfc3339(time: datetime) -> str:

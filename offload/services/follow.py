@@ -67,11 +67,11 @@ class Follower:
     def run(self, stop: threading.Event) -> None:
         """Follow until `stop` is set. Raises what ends the watch."""
         while not stop.is_set():
-            if self._publisher and self._schema.digest is None:
+            if self._publisher and self._schema.problem:
                 self._schema.refresh()
-            self._follow(stop, self._schema.digest)
+            self._follow(stop, self._schema.generation)
 
-    def _follow(self, stop: threading.Event, schema: str | None) -> None:
+    def _follow(self, stop: threading.Event, schema: int) -> None:
         """List and watch until `stop` is set, or another schema is served: then all is looked at anew."""
         # What was remembered was right for the schema before.
         self._echoes.clear()
@@ -82,7 +82,7 @@ class Follower:
         reader = threading.Thread(target=self._read, args=(arriving, ended), name="watch", daemon=True)
         reader.start()
         try:
-            while not stop.is_set() and self._schema.digest in {None, schema}:
+            while not stop.is_set() and self._schema.generation == schema:
                 batch = _next_batch(arriving)
                 while not self._applied(batch) and not stop.wait(1):
                     pass
@@ -114,6 +114,8 @@ class Follower:
         for arrived in batch:
             if isinstance(arrived.change, Fresh):
                 self._fresh_at = arrived.at
+                # The API server ends watches when the CRD changes.
+                self._schema.doubt()
         return True
 
     def _apply(self, tx: Transaction, arrived: "_Arrived") -> tuple[Run, AgentRun] | None:

@@ -4,6 +4,7 @@ import threading
 
 import structlog
 
+from offload import metrics
 from offload.cluster.interface import Cluster
 from offload.domain.pointers import StatusSchema, read_schema
 from offload.domain.projection import Caps, effective_cap
@@ -23,13 +24,23 @@ class ServedSchema:
         self._cluster, self._caps = cluster, caps
         self._lock = threading.Lock()
         self._schema: StatusSchema | None = None
+        self._generation = 0
+        self._doubted = threading.Event()
         self._problem: OffloadError | None = ClusterUnavailableError("the AgentRun schema was not read yet")
 
     @property
-    def digest(self) -> str | None:
-        """Tells one usable schema from another; None while there is none."""
-        schema = self._schema
-        return schema.digest if schema else None
+    def generation(self) -> int:
+        """Changes where status must be looked at anew: a schema is usable that was not, or another one is."""
+        return self._generation
+
+    @property
+    def doubted(self) -> bool:
+        """Whether something hints that what was read is old."""
+        return self._doubted.is_set()
+
+    def doubt(self) -> None:
+        """Something hints that another schema is served: whoever refreshes should do so now."""
+        self._doubted.set()
 
     @property
     def problem(self) -> str | None:
@@ -61,22 +72,28 @@ class ServedSchema:
             self._lock.release()
 
     def _refresh(self) -> None:
+        self._doubted.clear()
         try:
             schema = read_schema(self._cluster.status_schema())
         except PointersNotKeptError as error:
             if str(error) != str(self._problem):
                 log.error("schema.unusable", problem=str(error))  # noqa: TRY400 - a schema is no bug of ours
             self._schema, self._problem = None, error
+            metrics.SCHEMA_USABLE.set(0)
         except ClusterUnavailableError as error:
             self._problem = error
             log.warning("schema.unread", problem=str(error))
         else:
             if self._schema is None or self._schema.digest != schema.digest:
                 self._tell(schema)
+                self._generation += 1
             self._schema, self._problem = schema, None
+            metrics.SCHEMA_USABLE.set(1)
 
     def _tell(self, schema: StatusSchema) -> None:
         cap = effective_cap(self._caps, schema)
         log.info("schema.read", native=schema.native, legacy=schema.legacy, cap=cap)
         if cap < self._caps.count:
             log.warning("schema.lowers_cap", setting=self._caps.count, served=cap)
+        if not schema.tells:
+            log.warning("schema.keeps_no_conditions", problem="status cannot say what it leaves out")

@@ -36,6 +36,7 @@ from offload.errors import (
     ClusterForbiddenError,
     ClusterUnavailableError,
     ConfigError,
+    PointersNotKeptError,
     StatusConflictError,
     StatusRefusedError,
 )
@@ -333,10 +334,37 @@ def test_a_kubeconfigs_token_file_is_read_for_each_request(faulty: Any, tmp_path
     assert [call.headers["Authorization"] for call in server.calls] == ["Bearer first", "Bearer second"]
 
 
-def test_a_group_that_is_not_served_is_unavailable(faulty: Any) -> None:
+def test_a_group_that_is_not_served_keeps_no_pointers(faulty: Any) -> None:
     server = faulty(lambda exchange: exchange.answer(200, {"paths": {}}))
-    with pytest.raises(ClusterUnavailableError):
+    with pytest.raises(PointersNotKeptError, match="is the CRD installed"):
         server.cluster.status_schema()
+
+
+def test_a_document_that_was_replaced_is_asked_for_by_its_new_name(faulty: Any) -> None:
+    names = iter(["old", "new"])
+
+    kind = {"group": "agents.proompteng.ai", "version": "v1alpha1", "kind": "AgentRun"}
+    run = {"properties": {"status": {"type": "object"}}, "x-kubernetes-group-version-kind": [kind]}
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.route == "/openapi/v3":
+            address = f"/openapi/v3/apis/agents.proompteng.ai/v1alpha1?hash={next(names)}"
+            paths = {"apis/agents.proompteng.ai/v1alpha1": {"serverRelativeURL": address}}
+            exchange.answer(200, {"paths": paths})
+        elif exchange.query["hash"] == "old":
+            exchange.answer(301, {})
+        else:
+            exchange.answer(200, {"components": {"schemas": {"Run": run}}})
+
+    assert faulty(answer).cluster.status_schema() == {"type": "object"}
+
+
+def test_a_long_refusal_is_told_by_its_start_and_end(faulty: Any) -> None:
+    message = f"invalid: {'x' * 90_000}: unknown field"
+    server = faulty(lambda exchange: exchange.answer(422, {"kind": "Status", "message": message}))
+    with pytest.raises(StatusRefusedError, match=r"422 invalid: .*: unknown field$") as refused:
+        server.cluster.check()
+    assert len(str(refused.value)) < 1200
 
 
 def test_references_in_the_served_schema_are_resolved(faulty: Any) -> None:

@@ -134,7 +134,7 @@ def test_an_outage_costs_few_requests_and_ends_by_itself(room: Room) -> None:
 def test_publishing_starts_by_itself_once_the_schema_is_mended(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller_module, "SCHEMA_SECONDS_WHILE_UNUSABLE", 0.2)
+    monkeypatch.setattr(controller_module, "SCHEMA_SECONDS_IN_DOUBT", 0.2)
     cluster = Faulty(room)
     cluster.schema = {"type": "object", "properties": {"phase": {"type": "string"}}}
     run = room.create()

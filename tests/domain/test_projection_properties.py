@@ -50,7 +50,7 @@ def schemas(draw: st.DrawFn) -> StatusSchema:
         "properties": draw(st.sampled_from([NATIVE, LEGACY, {**NATIVE, **LEGACY}])),
         PRESERVE: draw(st.booleans()),
     }
-    length = draw(st.none() | st.integers(60, 400))
+    length = draw(st.none() | st.integers(100, 400))
     if length:
         item["properties"] = {
             name: {**rule, "maxLength": length} if rule == TEXT else rule

@@ -66,6 +66,11 @@ class ControlPlane:
     def ca_file(self) -> str:
         return self._authority.file("ca.crt")
 
+    @property
+    def admin_certificate(self) -> tuple[str, str]:
+        """An administrator's certificate and key, as files."""
+        return self._authority.file("admin.crt"), self._authority.file("admin.key")
+
     def start(self) -> None:
         """Start all of it; it is ready when this returns."""
         self.start_etcd()
@@ -217,7 +222,7 @@ class ControlPlane:
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
         context = ssl.create_default_context(cafile=self.ca_file)
-        context.load_cert_chain(self._authority.file("admin.crt"), self._authority.file("admin.key"))
+        context.load_cert_chain(*self.admin_certificate)
         request = urllib.request.Request(
             f"{self.url}{path}",
             data=json.dumps(body).encode() if body is not None else None,
@@ -269,7 +274,7 @@ class ControlPlane:
     def _await(self, happened: Callable[[], bool]) -> None:
         until = time.monotonic() + START_SECONDS
         while True:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # away, or with half an answer while a CRD comes and goes
                 if happened():
                     return
             for name, process in self._processes.items():

@@ -142,20 +142,36 @@ def test_lower_caps_since_the_last_start_reach_runs_that_do_not_change(room: Roo
         assert room.run(small).dirty_since is None
 
 
-def test_another_schema_has_every_status_looked_at_again(room: Room) -> None:
-    run = room.create()
-    room.upload(run, "log")
-    room.publish(run)
-    served = room.cluster.status_schema()
+def test_another_schema_has_every_status_looked_at_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     legacy = {"name": {"type": "string"}, "key": {"type": "string"}, "url": {"type": "string"}}
     artifacts = {"type": "array", "items": {"type": "object", "properties": legacy}}
-    changed = {**served, "properties": {**served["properties"], "artifacts": artifacts}}
+    served = room.cluster.status_schema()
+    with monkeypatch.context() as patch:
+        before = {**served, "properties": {**served["properties"], "artifacts": artifacts}}
+        patch.setattr(room.cluster, "status_schema", lambda: before)
+        run = room.create()
+        room.upload(run, "log")
+        room.publish(run)
     with following(room.follower()):
         eventually(lambda: room.echoes.matches(run.seen.uid, room.status(run), "9" * 9) is True)
         assert room.run(run).dirty_since is None
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(room.cluster, "status_schema", lambda: changed)
+        room.schema.refresh()
+        eventually(lambda: room.run(run).dirty_since is not None)
+
+
+def test_what_others_changed_while_no_schema_was_usable_is_looked_at_later(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = room.create()
+    room.upload(run, "log")
+    room.publish(run)
+    with following(room.follower()):
+        with monkeypatch.context() as patch:
+            patch.setattr(room.cluster, "status_schema", lambda: {"type": "object"})
             room.schema.refresh()
+            room.write(run.seen.name, {"artifacts": None})
+            eventually(lambda: room.echoes.last_seen(run.seen.uid).status.get("artifacts") is None)
+        room.schema.refresh()
         eventually(lambda: room.run(run).dirty_since is not None)
 
 
