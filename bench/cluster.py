@@ -41,22 +41,20 @@ Row = dict[str, Any]
 _numbers = count(1)
 
 
-def measure(*, etcd_artifacts: int = ETCD_ARTIFACTS, rounds: int = 3) -> list[Row]:
-    """All rows, from one run on this machine."""
-    rows: list[Row] = []
+def measure(*, etcd_artifacts: int = ETCD_ARTIFACTS, rounds: int = 3) -> Iterator[Row]:
+    """All rows, from one run on this machine, each as soon as it is there."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="offload-bench-")))
         open_site = stack.enter_context(_sites(folder))
         plane = stack.enter_context(_control_plane(folder / "plane"))
         with open_site(None) as site:
-            rows += _visible(site, "standin", rounds)
+            yield from _visible(site, "standin", rounds)
         with open_site(plane) as site:
-            rows += _visible(site, "kubernetes", rounds)
+            yield from _visible(site, "kubernetes", rounds)
         with open_site(plane) as site:
-            rows += _requests(site)
+            yield from _requests(site)
         with open_site(plane) as site:
-            rows += _etcd(site, etcd_artifacts)
-    return rows
+            yield from _etcd(site, etcd_artifacts)
 
 
 def _visible(site: Site, where: str, rounds: int) -> list[Row]:
@@ -256,4 +254,5 @@ if __name__ == "__main__":
     sys.stderr.write(f"{json.dumps(machine)}\n")
     for row in measure():
         sys.stdout.write(f"{json.dumps(row)}\n")
+        sys.stdout.flush()
     sys.stderr.write(f"{json.dumps({'load': psutil.getloadavg()})}\n")
