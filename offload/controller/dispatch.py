@@ -25,7 +25,8 @@ LOOK_SECONDS = 0.2
 """The most time between two looks for dirty runs while some wait: for the end of a claim, or their turn."""
 IDLE_SECONDS = 1.0
 """The same while none waits: then a wake-up ends it."""
-GAUGE_SECONDS = 1.0
+GAUGE_SECONDS = 2.0
+"""The most time between two looks while none is needed: for the metrics."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
 
 log = structlog.get_logger()
@@ -50,7 +51,7 @@ class Dispatcher:
         self._holder, self._workers, self._namespaces = holder, workers, tuple(namespaces)
         self._resume_at = 0.0
         self._pause = 0.0
-        self._gauged_at = self._renewed_at = 0.0
+        self._looked_at = self._renewed_at = 0.0
         self._claims = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -77,10 +78,8 @@ class Dispatcher:
 
     def _claim(self, limit: int) -> list[Run] | None:
         """Runs to publish now; None where no run is dirty."""
-        with self._index.read() as tx:
-            # A look costs less than a claim, which is a write.
-            if publishing.oldest_dirty(tx) is None:
-                return None
+        if self._oldest_dirty() is None:  # a look costs less than a claim, which is a write
+            return None
         self._claims += 1
         with self._index.begin() as tx:
             return publishing.claim(
@@ -110,10 +109,13 @@ class Dispatcher:
             self._pause = 0.0
 
     def _gauge(self) -> None:
-        if time.monotonic() - self._gauged_at < GAUGE_SECONDS:
-            return
-        self._gauged_at = time.monotonic()
+        if time.monotonic() - self._looked_at >= GAUGE_SECONDS:
+            self._oldest_dirty()
+
+    def _oldest_dirty(self) -> datetime | None:
         with self._index.read() as tx:
             oldest = publishing.oldest_dirty(tx)
+        self._looked_at = time.monotonic()
         metrics.OLDEST_DIRTY.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)
         metrics.WATCH_AGE.set(self._follower.age())
+        return oldest

@@ -42,15 +42,18 @@ class JobLoop:
         """Go on until `stop` is set. Raises what the job raises, after giving its lease back."""
         look = min(LOOK_SECONDS, self._job.every.total_seconds() / 10)
         while not stop.is_set():
-            if self._take():
+            rest = self._due_in()
+            if rest <= 0 and self._take():
                 self._do(stop)
-            stop.wait(look)
+            # Not due before then, whoever does it; a moment later it is.
+            stop.wait(min(LOOK_SECONDS, max(look, rest)))
+
+    def _due_in(self) -> float:
+        with self._index.read() as tx:
+            return leases.due_in(tx, self._job.name, every=self._job.every).total_seconds()
 
     def _take(self) -> bool:
         name, every = self._job.name, self._job.every
-        with self._index.read() as tx:
-            if not leases.due(tx, name, every=every):
-                return False
         with self._index.begin() as tx:
             if not leases.acquire(tx, name, holder=self._holder, lease=LEASE):
                 return False

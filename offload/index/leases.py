@@ -28,8 +28,13 @@ def release(tx: sa.Connection, name: str, *, holder: str) -> None:
 
 def due(tx: sa.Connection, name: str, *, every: timedelta) -> bool:
     """Whether the job `name` was never done, or last at least `every` ago."""
+    return due_in(tx, name, every=every) <= timedelta(0)
+
+
+def due_in(tx: sa.Connection, name: str, *, every: timedelta) -> timedelta:
+    """How long until the job `name` is due; not above zero where it is."""
     last = tx.execute(sa.select(leases.c.done_at).where(leases.c.name == name)).scalar_one_or_none()
-    return last is None or last + every <= clock.now(tx)
+    return timedelta(0) if last is None else last + every - clock.now(tx)
 
 
 def done(tx: sa.Connection, name: str) -> None:

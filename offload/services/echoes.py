@@ -34,8 +34,9 @@ class Echoes:
         Also to be called before a patch is sent, with what it should make of the version that was read: the
         event can come before the answer.
         """
+        digest = _digest(status)
         with self._lock:
-            self._known[uid] = (_digest(status), version_of(resource_version))
+            self._known[uid] = (digest, version_of(resource_version))
             self._known.move_to_end(uid)
             if len(self._known) > self._most:
                 self._known.popitem(last=False)

@@ -50,6 +50,7 @@ class ControlPlane:
         self._programs, self._folder = programs, folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._etcd_port, self._peer_port, self.port = _free_port(), _free_port(), _free_port()
+        self.etcd_metrics_port = _free_port()
         self._authority = Authority(folder)
         self._authority.issue("etcd")
         self._authority.issue("kube-apiserver")
@@ -97,6 +98,7 @@ class ControlPlane:
             f"--key-file={self._authority.file('etcd.key')}",
             f"--trusted-ca-file={self.ca_file}",
             "--client-cert-auth",
+            f"--listen-metrics-urls=http://127.0.0.1:{self.etcd_metrics_port}",
             "--unsafe-no-fsync",
             "--log-level=warn",
         )
