@@ -269,8 +269,9 @@ def test_violating_runs_are_counted_by_what_is_wrong(doctor: Doctor) -> None:
         "run-251": fine,
     }
     with StandIn(crd=Path("tests/cluster/crds/early.yaml")).running() as other:
-        for number in range(252):
-            create_run(other, f"run-{number:03}", statuses.get(f"run-{number:03}"))
+        with httpx.Client(base_url=other.url) as client:
+            for number in range(252):
+                create_run(client, f"run-{number:03}", statuses.get(f"run-{number:03}"))
         found = doctor(kubeconfig=Path(other.kubeconfig), publish="observe")["cluster", "violating runs"]
         assert found.state is State.WARNING
         assert found.found == (
@@ -440,17 +441,17 @@ def test_the_command_prints_a_table_or_json_and_fails_only_where_something_is_br
     assert "OFFLOAD_PORT" in unusable.output
 
 
-def create_run(server: StandIn, name: str, artifacts: list[dict[str, Any]] | None) -> None:
-    runs = f"{server.url}/apis/agents.proompteng.ai/v1alpha1/namespaces/agents/agentruns"
+def create_run(client: httpx.Client, name: str, artifacts: list[dict[str, Any]] | None) -> None:
+    runs = "/apis/agents.proompteng.ai/v1alpha1/namespaces/agents/agentruns"
     run = {
         "apiVersion": "agents.proompteng.ai/v1alpha1",
         "kind": "AgentRun",
         "metadata": {"name": name},
         "spec": {"agentRef": {"name": "coder"}},
     }
-    httpx.post(runs, json=run).raise_for_status()
+    client.post(runs, json=run).raise_for_status()
     if artifacts is not None:
-        httpx.patch(
+        client.patch(
             f"{runs}/{name}/status",
             content=json.dumps({"status": {"artifacts": artifacts}}),
             headers={"Content-Type": "application/merge-patch+json"},
