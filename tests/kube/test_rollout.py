@@ -211,7 +211,9 @@ def test_the_rollout_and_the_way_back(place: Place) -> None:  # noqa: PLR0915 - 
     place.shell.run(TIGHTEN)
     longer = [*place.status("many")["artifacts"], {"name": "one-more", "url": "https://host/more"}]
     until(lambda: "Too many" in place.refused("many", artifacts=longer))
-    until(lambda: "denied request" in place.refused("many", artifacts=[{"name": "x", "path": " DATA:,x"}]))
+    assert "content does not belong" in place.refused("many", artifacts=[{"name": "x", "path": " DATA:,x"}])
+    binding = place.kubectl.json("get", "validatingadmissionpolicybinding", "offload-pointers-only")
+    assert binding["spec"]["validationActions"] == ["Deny", "Audit"]
     place.write("many", phase="Succeeded")
     place.put("long", 1)
     until(lambda: place.names("long") == ["far", "part-0"])
