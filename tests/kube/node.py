@@ -22,6 +22,8 @@ class Node:
         """`folder` is for what the Pods are given."""
         self._plane, self._kubectl, self._folder = plane, kubectl, folder
         self._running: list[Program] = []
+        self.environments: dict[str, dict[str, str]] = {}
+        """What the container of each Deployment was last started with, save that all is on loopback."""
         self.port = free_port()
         stack.callback(self.end)
 
@@ -29,16 +31,18 @@ class Node:
         """Replace what runs by what the Deployments now say; it is ready when this returns."""
         self.end()
         for name in WORKLOADS:
-            self._start(name)
+            pod = self._object("deployment", name)["spec"]["template"]["spec"]
+            self.environments[name] = self._environment(name, pod)
+            self._start(name, pod)
 
     def end(self) -> None:
         """As when the Deployments are gone."""
+        for program in self._running:
+            program.process.terminate()
         while self._running:
             self._running.pop().clear_away()
 
-    def environment(self, name: str) -> dict[str, str]:
-        """What the container of a Deployment is started with, save that all is on loopback."""
-        pod = self._pod(name)
+    def _environment(self, name: str, pod: dict[str, Any]) -> dict[str, str]:
         [container] = pod["containers"]
         given: dict[str, str] = {}
         for source in container["envFrom"]:
@@ -66,22 +70,18 @@ class Node:
         }
         return surroundings(self._folder, **{**given, **loopback})
 
-    def _start(self, name: str) -> None:
-        environment = self.environment(name)
-        for container in self._pod(name)["initContainers"]:
+    def _start(self, name: str, pod: dict[str, Any]) -> None:
+        environment = self.environments[name]
+        for container in pod["initContainers"]:
             done = subprocess.run(
                 [*OFFLOAD, *container["args"]],
                 env=environment, cwd=self._folder, capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-        [container] = self._pod(name)["containers"]
+        [container] = pod["containers"]
         program = Program(container["args"], environment, self._folder)
         self._running.append(program)
         program.said("url=" if name == "offload-serve" else "metrics=")
-
-    def _pod(self, name: str) -> dict[str, Any]:
-        pod: dict[str, Any] = self._object("deployment", name)["spec"]["template"]["spec"]
-        return pod
 
     def _fill(self, folder: Path, volume: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ class Shell:
 
     def _prepare_exec(self, line: str) -> None:
         name = line.partition(" deployment/")[2].split()[0]
-        environment = {**self._node.environment(name), "COLUMNS": "500"}
+        environment = {**self._node.environments[name], "COLUMNS": "500"}
         path = self.folder / "environment.json"
         path.write_text(json.dumps(environment))
         program = (
