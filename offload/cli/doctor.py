@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -26,10 +27,10 @@ _PIPED_WIDTH = 160
 def command(
     *,
     beside: Annotated[
-        str | None,
+        typer.FileText | None,
         typer.Option(
-            metavar="NAMESPACE/DEPLOYMENT",
-            help="Compare its settings for artifacts, too: another controller of AgentRuns.",
+            metavar="FILE",
+            help="Compare with the limits of another controller: its Deployment, JSON or YAML; - is stdin.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -38,7 +39,7 @@ def command(
 
     Only a probe object is written, and removed again. Exit code 1: something is broken; a warning is not.
     """
-    findings = _examined(_deployment(beside))
+    findings = _examined(_read(beside))
     if as_json:
         typer.echo(_as_json(findings))
     else:
@@ -47,16 +48,17 @@ def command(
         raise typer.Exit(exits.FAILED)
 
 
-def _deployment(beside: str | None) -> tuple[str, str] | None:
-    if beside is None:
+def _read(file: typer.FileText | None) -> object:
+    """What is in the file; None where none is given."""
+    if file is None:
         return None
-    namespace, _, name = beside.partition("/")
-    if not namespace or not name or "/" in name:
-        raise typer.BadParameter("is NAMESPACE/DEPLOYMENT", param_hint="--beside")
-    return namespace, name
+    try:
+        return yaml.safe_load(file) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise typer.BadParameter("is neither JSON nor YAML", param_hint="--beside") from error
 
 
-def _examined(beside: tuple[str, str] | None) -> list[Finding]:
+def _examined(beside: object) -> list[Finding]:
     try:
         settings: Settings = load_settings()
     except ConfigError as error:

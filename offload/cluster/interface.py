@@ -101,15 +101,6 @@ class Cluster(Protocol):
         """
         ...
 
-    def environment(self, namespace: str, deployment: str) -> Mapping[str, str | None]:
-        """What the containers of a Deployment are started with.
-
-        A value that comes from elsewhere is None; so is the value of `*`, which stands for the names that a
-        container takes whole from elsewhere. No right of this service covers it: it is for an operator's
-        identity.
-        """
-        ...
-
     def status_schema(self) -> Mapping[str, Any]:
         """The served OpenAPI v3 schema of AgentRun's `status`, from `/openapi/v3` (references resolved).
 

@@ -114,17 +114,6 @@ class KubernetesCluster:
                     break
                 query["continue"] = page["metadata"]["continue"]
 
-    def environment(self, namespace: str, deployment: str) -> Mapping[str, str | None]:
-        found = self._api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}")
-        variables: dict[str, str | None] = {}
-        for container in found["spec"]["template"]["spec"]["containers"]:
-            for variable in container.get("env", []):
-                given = None if "valueFrom" in variable else variable.get("value", "")
-                variables[variable["name"]] = given
-            if "envFrom" in container:
-                variables["*"] = None
-        return variables
-
     def status_schema(self) -> Mapping[str, Any]:
         try:
             return self._status_schema()

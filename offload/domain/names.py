@@ -60,6 +60,8 @@ def check_name(name: str) -> str:
         (_surrogates(name), "must be UTF-8"),
         (any(unicodedata.category(c) == "Cc" for c in name), "must have no control characters"),
         (name != name.strip(), "must not start or end with white space"),
+        # A list of pointers that held it would look like one with content, to policies and schemas as well.
+        (name.lower().startswith("data:"), "must not start with data:"),
         (name.startswith("/") or name.endswith("/"), "must not start or end with a slash"),
     ):
         if broken:

@@ -27,10 +27,10 @@ from offload.tokens_file import TokenFile
 from offload.wiring.adapters import caps_of, connection_of, load_policy, open_cluster
 
 
-def checkup(settings: Settings, beside: tuple[str, str] | None = None) -> list[Finding]:
+def checkup(settings: Settings, beside: object = None) -> list[Finding]:
     """Examine everything that `settings` name; what is out of reach is a finding, not an error.
 
-    `beside` is the namespace and the Deployment of another controller, whose settings are compared.
+    `beside` is the Deployment of another controller, whose settings are compared with these.
     """
     publishes = settings.publish == "on"
     impatient = replace(connection_of(settings), connect_timeout=3, read_timeout=6, attempts=1)
@@ -60,17 +60,15 @@ def checkup(settings: Settings, beside: tuple[str, str] | None = None) -> list[F
             *IndexPart(index, publishes).checks(),
             *ClusterPart(cluster, caps_of(settings), settings.artifacts_strict, publishes).checks(),
             *AgentRunsPart(cluster).checks(),
-            *_beside(cluster, settings, beside),
+            *_beside(settings, beside),
         ]
         return examine(checks, secrets=_secrets(settings))
 
 
-def _beside(
-    cluster: Callable[[], KubernetesCluster], settings: Settings, beside: tuple[str, str] | None
-) -> Sequence[Check]:
+def _beside(settings: Settings, beside: object) -> Sequence[Check]:
     if beside is None:
         return []
-    return BesidePart(cluster, *beside, settings.artifacts_max, settings.artifacts_strict).checks()
+    return BesidePart(beside, settings.artifacts_max, settings.artifacts_strict).checks()
 
 
 def _check_access(settings: Settings) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -34,12 +33,20 @@ from offload.errors import StoreUnavailableError
 from offload.index import migrate
 from offload.objects.s3 import S3Objects
 from offload.services.doctor import Check, Finding, State, examine, is_broken
+from offload.services.doctor.beside import BesidePart
 from offload.services.doctor.findings import Verdict, ok
 from offload.services.doctor.store import judge_clock
 from offload.services.orphans import claim_prefix
 from offload.settings import load_settings
 from offload.wiring import adapters, checkup
 
+DEPLOYMENT = {
+    "spec": {
+        "template": {
+            "spec": {"containers": [{"env": [{"name": "JANGAR_AGENTRUN_ARTIFACTS_MAX", "value": "20"}]}]}
+        }
+    }
+}
 Doctor = Callable[..., dict[tuple[str, str], Finding]]
 
 
@@ -269,8 +276,9 @@ def test_violating_runs_are_counted_by_what_is_wrong(doctor: Doctor) -> None:
         "run-251": fine,
     }
     with StandIn(crd=Path("tests/cluster/crds/early.yaml")).running() as other:
-        for number in range(252):
-            create_run(other, f"run-{number:03}", statuses.get(f"run-{number:03}"))
+        with httpx.Client(base_url=other.url) as client:
+            for number in range(252):
+                create_run(client, f"run-{number:03}", statuses.get(f"run-{number:03}"))
         found = doctor(kubeconfig=Path(other.kubeconfig), publish="observe")["cluster", "violating runs"]
         assert found.state is State.WARNING
         assert found.found == (
@@ -312,17 +320,21 @@ def test_violating_runs_are_counted_by_what_is_wrong(doctor: Doctor) -> None:
         ),
     ],
 )
-@pytest.mark.usefixtures("surroundings")
 def test_limits_are_compared_with_those_of_the_controller_beside(
-    tmp_path: Path, container: dict[str, Any], cap: tuple[State, str], strict: tuple[State, str]
+    container: dict[str, Any], cap: tuple[State, str], strict: tuple[State, str]
 ) -> None:
-    deployment = {"spec": {"template": {"spec": {"containers": [container]}}}}
-    path = "/apis/apps/v1/namespaces/agents/deployments/controllers"
-    with api_server(lambda _: True, {path: deployment}) as url:
-        settings = load_settings(kubeconfig=kubeconfig_of(url, tmp_path))
-        findings = checkup.checkup(settings, ("agents", "controllers"))
-    found = {one.check.rpartition("_")[2]: (one.state, one.found) for one in findings if one.part == "beside"}
-    assert found == {"MAX": cap, "STRICT": strict}
+    deployment = {"spec": {"template": {"spec": {"containers": [{"name": "sidecar"}, container]}}}}
+    findings = examine(BesidePart(deployment, 50, artifacts_strict=False).checks())
+    assert {one.check.rpartition("_")[2]: (one.state, one.found) for one in findings} == {
+        "MAX": cap,
+        "STRICT": strict,
+    }
+
+
+@pytest.mark.parametrize("other", [{}, [], "text", {"kind": "List", "items": []}])
+def test_what_is_no_deployment_is_told(other: object) -> None:
+    [finding] = examine(BesidePart(other, 50, artifacts_strict=False).checks())
+    assert (finding.state, finding.found) == (State.BROKEN, "this is no Deployment")
 
 
 def test_a_prefix_is_ours_or_anothers_or_unmarked(
@@ -430,9 +442,10 @@ def test_the_command_prints_a_table_or_json_and_fails_only_where_something_is_br
     assert (ill.exit_code, answer["broken"]) == (1, True)
     assert {"part", "check", "state", "found", "remedy"} == answer["findings"][0].keys()
 
-    misnamed = run.invoke(app, ["doctor", "--beside", "controllers"])
-    assert misnamed.exit_code == 2
-    assert "NAMESPACE/DEPLOYMENT" in misnamed.output
+    beside = run.invoke(app, ["doctor", "--beside", "-"], input=json.dumps(DEPLOYMENT))
+    assert "'20' there, 50 here" in beside.output
+    assert run.invoke(app, ["doctor", "--beside", "-"], input="{").exit_code == 2
+    assert run.invoke(app, ["doctor", "--beside", "-"], input="").exit_code == 1
 
     monkeypatch.setenv("OFFLOAD_PORT", "many")
     unusable = run.invoke(app, ["doctor"])
@@ -440,17 +453,17 @@ def test_the_command_prints_a_table_or_json_and_fails_only_where_something_is_br
     assert "OFFLOAD_PORT" in unusable.output
 
 
-def create_run(server: StandIn, name: str, artifacts: list[dict[str, Any]] | None) -> None:
-    runs = f"{server.url}/apis/agents.proompteng.ai/v1alpha1/namespaces/agents/agentruns"
+def create_run(client: httpx.Client, name: str, artifacts: list[dict[str, Any]] | None) -> None:
+    runs = "/apis/agents.proompteng.ai/v1alpha1/namespaces/agents/agentruns"
     run = {
         "apiVersion": "agents.proompteng.ai/v1alpha1",
         "kind": "AgentRun",
         "metadata": {"name": name},
         "spec": {"agentRef": {"name": "coder"}},
     }
-    httpx.post(runs, json=run).raise_for_status()
+    client.post(runs, json=run).raise_for_status()
     if artifacts is not None:
-        httpx.patch(
+        client.patch(
             f"{runs}/{name}/status",
             content=json.dumps({"status": {"artifacts": artifacts}}),
             headers={"Content-Type": "application/merge-patch+json"},
@@ -475,18 +488,12 @@ def kubeconfig_of(server: str, folder: Path) -> Path:
 
 
 class api_server:  # noqa: N801 - a context, used like a function
-    """An API server that knows its version, who may what, and some objects."""
+    """An API server that knows its version and who may what, and nothing else."""
 
-    def __init__(
-        self,
-        allowed: Callable[[Mapping[str, Any]], bool],
-        objects: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-    ) -> None:
-        there = {"/version": {"gitVersion": "v1.37.0"}, **objects}
-
+    def __init__(self, allowed: Callable[[Mapping[str, Any]], bool]) -> None:
         class Answers(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._answer(200 if self.path in there else 404, there.get(self.path, {}))
+                self._answer(200 if self.path == "/version" else 404, {"gitVersion": "v1.37.0"})
 
             def do_POST(self) -> None:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
