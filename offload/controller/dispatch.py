@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -46,8 +47,7 @@ class Dispatcher:
         """`workers` publishes run at a time, of runs in `namespaces` (none: all)."""
         self._index, self._publisher, self._schema, self._follower = index, publisher, schema, follower
         self._holder, self._workers, self._namespaces = holder, workers, tuple(namespaces)
-        self._resume_at = 0.0
-        self._pause = 0.0
+        self._first, self._again = Pace(workers), Pace(workers)
         self._gauged_at = self._renewed_at = 0.0
         self._claims = 0
 
@@ -59,33 +59,34 @@ class Dispatcher:
                 self._gauge()
                 running = {future: run for future, run in running.items() if not future.done()}
                 self._renew(running.values())
-                if self._schema.problem or time.monotonic() < self._resume_at:
+                if self._schema.problem:
                     stop.wait(LOOK_SECONDS)
                     continue
-                # One run finds out whether an outage is over.
-                free = (1 if self._pause else self._workers) - len(running)
-                claimed = self._claim(free) if free > 0 else []
+                claimed = self._claim(list(running.values()))
                 running |= {pool.submit(self._publish, run): run for run in claimed}
-                if free <= 0:
+                if len(running) >= self._workers:
                     wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
-                elif len(claimed) < free:
+                elif not claimed:
                     self._index.wait_for_dirty(LOOK_SECONDS)
 
-    def _claim(self, limit: int) -> list[Run]:
+    def _claim(self, running: Collection[Run]) -> list[Run]:
+        again = sum(run.publish_error is not None for run in running)
+        free = self._workers - len(running)
+        places = min(free, self._first.places(len(running) - again))
+        places_again = min(free, self._again.places(again))
+        if places <= 0 and places_again <= 0:
+            return []
         with self._index.read() as tx:
             # A look costs less than a claim, which is a write.
             if publishing.oldest_dirty(tx) is None:
                 return []
         self._claims += 1
+        claim = partial(publishing.claim, holder=self._holder, lease=LEASE, namespaces=self._namespaces)
         with self._index.begin() as tx:
-            return publishing.claim(
-                tx,
-                holder=self._holder,
-                limit=limit,
-                lease=LEASE,
-                namespaces=self._namespaces,
-                by_age=self._claims % OLDEST_EVERY == 0,
-            )
+            by_age = self._claims % OLDEST_EVERY == 0
+            claimed = claim(tx, limit=places, by_age=by_age, failed=False) if places > 0 else []
+            places_again = min(places_again, free - len(claimed))
+            return claimed + (claim(tx, limit=places_again, failed=True) if places_again > 0 else [])
 
     def _renew(self, running: Collection[Run]) -> None:
         """Keep what is being published from being claimed again while the API server is slow."""
@@ -97,12 +98,9 @@ class Dispatcher:
                 publishing.renew(tx, [run.uid for run in running], holder=self._holder, lease=LEASE)
 
     def _publish(self, run: Run) -> None:
-        if self._publisher.publish(run) is Outcome.UNAVAILABLE:
-            # One outage is met by each worker once, not by every dirty run in turn.
-            self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
-            self._resume_at = time.monotonic() + self._pause
-        else:
-            self._pause = 0.0
+        # Apart, so that those that fail again and again, as in a namespace of their own, hold up no others.
+        pace = self._again if run.publish_error else self._first
+        pace.note(well=self._publisher.publish(run) is not Outcome.UNAVAILABLE)
 
     def _gauge(self) -> None:
         if time.monotonic() - self._gauged_at < GAUGE_SECONDS:
@@ -112,3 +110,25 @@ class Dispatcher:
             oldest = publishing.oldest_dirty(tx)
         metrics.OLDEST_DIRTY.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)
         metrics.WATCH_AGE.set(self._follower.age())
+
+
+class Pace:
+    """As many publishes at a time as there are workers; in an outage one, ever later, until one succeeds.
+
+    So an outage is met by each worker once, not by every dirty run in turn. Threads share it.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pause = self._resume_at = 0.0
+
+    def places(self, running: int) -> int:
+        """How many more may begin now, where so many run."""
+        if time.monotonic() < self._resume_at:
+            return 0
+        return (1 if self._pause else self._workers) - running
+
+    def note(self, *, well: bool) -> None:
+        """Say that one ended, and whether all parts that it needed were there."""
+        self._pause = 0.0 if well else min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
+        self._resume_at = time.monotonic() + self._pause

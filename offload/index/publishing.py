@@ -24,12 +24,13 @@ def claim(  # noqa: PLR0913 - who, how many, which
     lease: timedelta,
     namespaces: Collection[str] = (),
     by_age: bool = False,
+    failed: bool | None = None,
 ) -> list[Run]:
     """Take up to `limit` dirty runs of `namespaces` (empty: all) for `lease`, most urgent first.
 
     A claim that is alive, its own holder's too, is left alone, and so is a run before its next attempt.
-    Runs that failed last time come after all others; urgent are runs that ended or were never published;
-    then those that wait longest. `by_age`: those that wait longest, whatever they are.
+    Urgent are runs that ended or were never published; then those that wait longest. `by_age`: those that
+    wait longest, whatever they are. `failed` keeps to runs whose last publish failed, or did not.
     """
     now = clock.now(tx)
     ended = runs.c.finished_at.is_not(None) | runs.c.phase.in_(sorted(TERMINAL_PHASES))
@@ -42,7 +43,9 @@ def claim(  # noqa: PLR0913 - who, how many, which
     if namespaces:
         query = query.where(runs.c.namespace.in_(sorted(namespaces)))
     urgent = sa.case((ended | runs.c.published_at.is_(None), 0), else_=1)
-    rank = () if by_age else (runs.c.publish_error.is_not(None), urgent)
+    rank = () if by_age else (urgent,)
+    if failed is not None:
+        query = query.where(runs.c.publish_error.is_not(None) if failed else runs.c.publish_error.is_(None))
     query = query.order_by(*rank, runs.c.dirty_since).limit(limit)
     claimed = all_runs(tx, query.with_for_update(skip_locked=True))
     if claimed:
