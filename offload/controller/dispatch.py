@@ -47,7 +47,9 @@ class Dispatcher:
         """`workers` publishes run at a time, of runs in `namespaces` (none: all)."""
         self._index, self._publisher, self._schema, self._follower = index, publisher, schema, follower
         self._holder, self._workers, self._namespaces = holder, workers, tuple(namespaces)
-        self._first, self._again = Pace(workers), Pace(workers)
+        self._pace, self._suspects_pace = Pace(workers), Pace(workers)
+        # Where the last publish met an outage. It may be this namespace's own, as a webhook's is.
+        self._suspects: set[str] = set()
         self._gauged_at = self._renewed_at = 0.0
         self._claims = 0
 
@@ -62,31 +64,38 @@ class Dispatcher:
                 if self._schema.problem:
                     stop.wait(LOOK_SECONDS)
                     continue
-                claimed = self._claim(list(running.values()))
+                free = self._workers - len(running)
+                claimed = self._claim(running.values())
                 running |= {pool.submit(self._publish, run): run for run in claimed}
-                if len(running) >= self._workers:
+                if free <= 0:
                     wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
-                elif not claimed:
+                elif len(claimed) < free:
                     self._index.wait_for_dirty(LOOK_SECONDS)
 
     def _claim(self, running: Collection[Run]) -> list[Run]:
-        again = sum(run.publish_error is not None for run in running)
+        suspects = frozenset(self._suspects)
+        suspected = sum(run.namespace in suspects for run in running)
         free = self._workers - len(running)
-        places = min(free, self._first.places(len(running) - again))
-        places_again = min(free, self._again.places(again))
-        if places <= 0 and places_again <= 0:
+        places = min(free, self._pace.places(len(running) - suspected))
+        suspect_places = min(free, self._suspects_pace.places(suspected)) if suspects else 0
+        if places <= 0 and suspect_places <= 0:
             return []
         with self._index.read() as tx:
             # A look costs less than a claim, which is a write.
             if publishing.oldest_dirty(tx) is None:
                 return []
         self._claims += 1
-        claim = partial(publishing.claim, holder=self._holder, lease=LEASE, namespaces=self._namespaces)
+        order: publishing.Order = "urgent" if self._claims % OLDEST_EVERY else "age"
+        claim = partial(publishing.claim, holder=self._holder, lease=LEASE)
         with self._index.begin() as tx:
-            by_age = self._claims % OLDEST_EVERY == 0
-            claimed = claim(tx, limit=places, by_age=by_age, failed=False) if places > 0 else []
-            places_again = min(places_again, free - len(claimed))
-            return claimed + (claim(tx, limit=places_again, failed=True) if places_again > 0 else [])
+            claimed = []
+            if places > 0:
+                spaces = self._namespaces
+                claimed = claim(tx, limit=places, namespaces=spaces, apart_from=suspects, order=order)
+            suspect_places = min(free - len(claimed), suspect_places)
+            if suspect_places > 0:
+                claimed += claim(tx, limit=suspect_places, namespaces=suspects, order="turn")
+        return claimed
 
     def _renew(self, running: Collection[Run]) -> None:
         """Keep what is being published from being claimed again while the API server is slow."""
@@ -98,9 +107,13 @@ class Dispatcher:
                 publishing.renew(tx, [run.uid for run in running], holder=self._holder, lease=LEASE)
 
     def _publish(self, run: Run) -> None:
-        # Apart, so that those that fail again and again, as in a namespace of their own, hold up no others.
-        pace = self._again if run.publish_error else self._first
-        pace.note(well=self._publisher.publish(run) is not Outcome.UNAVAILABLE)
+        suspected = run.namespace in self._suspects
+        well = self._publisher.publish(run) is not Outcome.UNAVAILABLE
+        (self._suspects_pace if suspected else self._pace).note(well=well)
+        if well:
+            self._suspects.discard(run.namespace)
+        else:
+            self._suspects.add(run.namespace)
 
     def _gauge(self) -> None:
         if time.monotonic() - self._gauged_at < GAUGE_SECONDS:
