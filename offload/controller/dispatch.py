@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -25,8 +26,7 @@ LOOK_SECONDS = 0.2
 """The most time between two looks for dirty runs while some wait: for the end of a claim, or their turn."""
 IDLE_SECONDS = 1.0
 """The same while none waits: then a wake-up ends it."""
-GAUGE_SECONDS = 2.0
-"""The most time between two looks while none is needed: for the metrics."""
+GAUGE_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
 
 log = structlog.get_logger()
@@ -49,26 +49,26 @@ class Dispatcher:
         """`workers` publishes run at a time, of runs in `namespaces` (none: all)."""
         self._index, self._publisher, self._schema, self._follower = index, publisher, schema, follower
         self._holder, self._workers, self._namespaces = holder, workers, tuple(namespaces)
-        self._resume_at = 0.0
-        self._pause = 0.0
+        self._pace, self._suspects_pace = Pace(workers), Pace(workers)
+        # Where the last publish met an outage. It may be this namespace's own, as a webhook's is.
+        self._suspects: set[str] = set()
         self._looked_at = self._renewed_at = 0.0
         self._claims = 0
 
     def run(self, stop: threading.Event) -> None:
         """Dispatch until `stop` is set, then wait for the publishes that run."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="publish") as pool:
-            running: dict[Future[None], str] = {}
+            running: dict[Future[None], Run] = {}
             while not stop.is_set():
                 self._gauge()
-                running = {future: uid for future, uid in running.items() if not future.done()}
+                running = {future: run for future, run in running.items() if not future.done()}
                 self._renew(running.values())
-                if self._schema.problem or time.monotonic() < self._resume_at:
+                if self._schema.problem:
                     stop.wait(LOOK_SECONDS)
                     continue
-                # One run finds out whether an outage is over.
-                free = (1 if self._pause else self._workers) - len(running)
-                claimed = self._claim(free) if free > 0 else []
-                running |= {pool.submit(self._publish, run): run.uid for run in claimed or ()}
+                free = self._workers - len(running)
+                claimed = self._claim(running.values())
+                running |= {pool.submit(self._publish, run): run for run in claimed or ()}
                 if free <= 0:
                     wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
                 elif claimed is None:
@@ -76,37 +76,47 @@ class Dispatcher:
                 elif len(claimed) < free:
                     self._index.wait_for_dirty(LOOK_SECONDS)
 
-    def _claim(self, limit: int) -> list[Run] | None:
+    def _claim(self, running: Collection[Run]) -> list[Run] | None:
         """Runs to publish now; None where no run is dirty."""
+        suspects = frozenset(self._suspects)
+        suspected = sum(run.namespace in suspects for run in running)
+        free = self._workers - len(running)
+        places = min(free, self._pace.places(len(running) - suspected))
+        suspect_places = min(free, self._suspects_pace.places(suspected)) if suspects else 0
+        if places <= 0 and suspect_places <= 0:
+            return []
         if self._oldest_dirty() is None:  # a look costs less than a claim, which is a write
             return None
         self._claims += 1
+        order: publishing.Order = "urgent" if self._claims % OLDEST_EVERY else "age"
+        claim = partial(publishing.claim, holder=self._holder, lease=LEASE)
         with self._index.begin() as tx:
-            return publishing.claim(
-                tx,
-                holder=self._holder,
-                limit=limit,
-                lease=LEASE,
-                namespaces=self._namespaces,
-                by_age=self._claims % OLDEST_EVERY == 0,
-            )
+            claimed = []
+            if places > 0:
+                spaces = self._namespaces
+                claimed = claim(tx, limit=places, namespaces=spaces, apart_from=suspects, order=order)
+            suspect_places = min(free - len(claimed), suspect_places)
+            if suspect_places > 0:
+                claimed += claim(tx, limit=suspect_places, namespaces=suspects, order="turn")
+        return claimed
 
-    def _renew(self, claimed: Collection[str]) -> None:
+    def _renew(self, running: Collection[Run]) -> None:
         """Keep what is being published from being claimed again while the API server is slow."""
-        if not claimed:
+        if not running:
             self._renewed_at = time.monotonic()
         elif time.monotonic() - self._renewed_at > RENEW_SECONDS:
             self._renewed_at = time.monotonic()
             with self._index.begin() as tx:
-                publishing.renew(tx, claimed, holder=self._holder, lease=LEASE)
+                publishing.renew(tx, [run.uid for run in running], holder=self._holder, lease=LEASE)
 
     def _publish(self, run: Run) -> None:
-        if self._publisher.publish(run) is Outcome.UNAVAILABLE:
-            # One outage is met by each worker once, not by every dirty run in turn.
-            self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
-            self._resume_at = time.monotonic() + self._pause
+        suspected = run.namespace in self._suspects
+        well = self._publisher.publish(run) is not Outcome.UNAVAILABLE
+        (self._suspects_pace if suspected else self._pace).note(well=well)
+        if well:
+            self._suspects.discard(run.namespace)
         else:
-            self._pause = 0.0
+            self._suspects.add(run.namespace)
 
     def _gauge(self) -> None:
         if time.monotonic() - self._looked_at >= GAUGE_SECONDS:
@@ -119,3 +129,25 @@ class Dispatcher:
         metrics.OLDEST_DIRTY.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)
         metrics.WATCH_AGE.set(self._follower.age())
         return oldest
+
+
+class Pace:
+    """As many publishes at a time as there are workers; in an outage one, ever later, until one succeeds.
+
+    So an outage is met by each worker once, not by every dirty run in turn. Threads share it.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pause = self._resume_at = 0.0
+
+    def places(self, running: int) -> int:
+        """How many more may begin now, where so many run."""
+        if time.monotonic() < self._resume_at:
+            return 0
+        return (1 if self._pause else self._workers) - running
+
+    def note(self, *, well: bool) -> None:
+        """Say that one ended, and whether all parts that it needed were there."""
+        self._pause = 0.0 if well else min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
+        self._resume_at = time.monotonic() + self._pause

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Literal
 
 import sqlalchemy as sa
 
@@ -11,6 +12,8 @@ from offload.index.dialects import engines_of
 from offload.index.dirty import dirty_since, lock
 from offload.index.rows import SELECT_RUN, all_runs
 from offload.index.schema import runs
+
+Order = Literal["urgent", "age", "turn"]
 
 ERROR_LENGTH = 2000
 """Characters of a publish error that are kept."""
@@ -23,13 +26,14 @@ def claim(  # noqa: PLR0913 - who, how many, which
     limit: int,
     lease: timedelta,
     namespaces: Collection[str] = (),
-    by_age: bool = False,
+    apart_from: Collection[str] = (),
+    order: Order = "urgent",
 ) -> list[Run]:
-    """Take up to `limit` dirty runs of `namespaces` (empty: all) for `lease`, most urgent first.
+    """Take up to `limit` dirty runs of `namespaces` (empty: all) `apart_from` some, for `lease`, in `order`.
 
     A claim that is alive, its own holder's too, is left alone, and so is a run before its next attempt.
-    Runs that failed last time come after all others; urgent are runs that ended or were never published;
-    then those that wait longest. `by_age`: those that wait longest, whatever they are.
+    Urgent are runs that ended or were never published, then come those that wait longest; `age`: those that
+    wait longest, whatever they are; `turn`: those whose next attempt has been due longest.
     """
     now = clock.now(tx)
     ended = runs.c.finished_at.is_not(None) | runs.c.phase.in_(sorted(TERMINAL_PHASES))
@@ -41,9 +45,12 @@ def claim(  # noqa: PLR0913 - who, how many, which
     )
     if namespaces:
         query = query.where(runs.c.namespace.in_(sorted(namespaces)))
+    if apart_from:
+        query = query.where(runs.c.namespace.not_in(sorted(apart_from)))
     urgent = sa.case((ended | runs.c.published_at.is_(None), 0), else_=1)
-    rank = () if by_age else (runs.c.publish_error.is_not(None), urgent)
-    query = query.order_by(*rank, runs.c.dirty_since).limit(limit)
+    turn = sa.func.coalesce(runs.c.next_attempt_at, runs.c.dirty_since)
+    ranks = {"urgent": (urgent, runs.c.dirty_since), "age": (runs.c.dirty_since,), "turn": (turn,)}
+    query = query.order_by(*ranks[order]).limit(limit)
     claimed = all_runs(tx, query.with_for_update(skip_locked=True))
     if claimed:
         tx.execute(

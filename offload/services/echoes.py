@@ -70,12 +70,21 @@ class Echoes:
             self._known.pop(uid, None)
 
 
-def _digest(status: Mapping[str, Any]) -> bytes:
-    conditions = [
+def is_blank(status: Mapping[str, Any]) -> bool:
+    """Whether nothing in `status` is of the kind that we write."""
+    return not status.get("artifacts") and not _our_conditions(status)
+
+
+def _our_conditions(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [
         condition
         for condition in status.get("conditions") or ()
         if isinstance(condition, Mapping) and condition.get("type") in OUR_CONDITIONS
     ]
+
+
+def _digest(status: Mapping[str, Any]) -> bytes:
+    conditions = _our_conditions(status)
     failed = any(c.get("type") == OVER_LIMIT and c.get("status") == "True" for c in conditions)
     ours = [status.get("artifacts") or [], conditions, status.get("phase") if failed else None]
     return hashlib.sha256(compact(ours)).digest()

@@ -15,7 +15,7 @@ from offload.domain.pointers import compact
 from offload.domain.run import Run
 from offload.errors import IndexUnavailableError, OffloadError
 from offload.index import Index, Transaction, clock, publishing, runs
-from offload.services.echoes import Echoes
+from offload.services.echoes import Echoes, is_blank
 from offload.services.publish import Publisher
 from offload.services.schema import ServedSchema
 
@@ -156,6 +156,11 @@ class Follower:
             return
         self._echoes.keep(agent_run)
         if self._echoes.matches(run.uid, status, version):
+            self._repairs.forget_pending(run.uid)
+            return
+        if not run.revision and is_blank(status):
+            # The many runs that never had artifacts need no look into the index.
+            self._echoes.remember(run.uid, status, version)
             self._repairs.forget_pending(run.uid)
             return
         try:

@@ -1,14 +1,16 @@
 """The controller's loops together, on SQLite and the AgentRun stand-in.
 
 Cases: a burst of uploads is a handful of patches; stopping is quick and leaves no thread; an outage costs few
-requests and ends by itself; an unusable schema is told and publishing starts once it is mended; a controller
-that rewrites status is answered at most once a second, and status is ours soon after; leased jobs.
+requests and ends by itself; one namespace's outage is paced apart; a slow publish is not claimed again;
+urgent runs hold up others for a while only; an unusable schema is told and publishing starts once it is mended; a
+controller that rewrites status is answered at most once a second, and status is ours soon after; leased jobs.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,13 +20,17 @@ import pytest
 
 from offload.cluster.interface import AgentRun
 from offload.cluster.standin.server import StandIn
-from offload.controller import Controller, Job
+from offload.controller import Controller, Job, dispatch
 from offload.controller import controller as controller_module
+from offload.controller.dispatch import Dispatcher
 from offload.controller.jobs import JobLoop
 from offload.controller.loops import Loop
 from offload.domain.projection import Caps
+from offload.domain.run import Run
 from offload.errors import ClusterUnavailableError
+from offload.index import publishing, runs
 from offload.services.follow import Follower
+from offload.services.publish import Outcome
 from offload.services.schema import ServedSchema
 from tests.publishing import HOLDER, Room, eventually, publishing_room
 
@@ -129,6 +135,96 @@ def test_an_outage_costs_few_requests_and_ends_by_itself(room: Room) -> None:
         assert len(cluster.calls) < 30
         cluster.away.clear()
         eventually(lambda: all(room.names(run) == ["log"] for run in runs))
+
+
+class Scripted:
+    """In place of a publisher: tells which runs it was given, and how it went as `script` says."""
+
+    def __init__(self, room: Room, script: Callable[[Run], Outcome]) -> None:
+        self.given: list[Run] = []
+        self._room, self._script = room, script
+
+    def publish(self, run: Run) -> Outcome:
+        self.given.append(run)
+        outcome = self._script(run)
+        with self._room.index.begin() as tx:
+            if outcome is Outcome.UNAVAILABLE:
+                publishing.failed(
+                    tx, run.uid, holder=HOLDER, error="away", retry_in=timedelta(0), counts=False
+                )
+            else:
+                publishing.published(
+                    tx, run.uid, holder=HOLDER, revision=run.revision, listed_count=1, not_before=timedelta(0)
+                )
+        return outcome
+
+
+@contextmanager
+def dispatching(room: Room, script: Callable[[Run], Outcome], *, workers: int) -> Iterator[Scripted]:
+    publisher = Scripted(room, script)
+    room.schema.refresh()
+    follower = room.follower(publisher=None)
+    dispatcher = Dispatcher(
+        room.index, publisher, room.schema, follower, holder=HOLDER, workers=workers, namespaces=[]
+    )
+    loop = Loop("publish", dispatcher.run)
+    loop.start()
+    try:
+        yield publisher
+    finally:
+        end(loop)
+
+
+def test_urgent_runs_hold_up_others_for_a_while_only(room: Room) -> None:
+    calm = room.create()
+    room.upload(calm, "first")
+    room.publish(calm)
+    room.upload(calm, "second")
+    for _ in range(20):
+        room.upload(room.create(), "log")
+    with dispatching(room, lambda _: Outcome.WRITTEN, workers=1) as publisher:
+        eventually(lambda: len(publisher.given) == 21)
+    order = [run.uid for run in publisher.given]
+    assert 0 < order.index(calm.seen.uid) <= 4
+
+
+def test_a_slow_publish_is_not_claimed_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LEASE", timedelta(seconds=0.6))
+    monkeypatch.setattr(dispatch, "RENEW_SECONDS", 0.2)
+    room.upload(room.create(), "log")
+    go_on = threading.Event()
+
+    def hang(_: Run) -> Outcome:
+        assert go_on.wait(10)
+        return Outcome.WRITTEN
+
+    with dispatching(room, hang, workers=4) as publisher:
+        eventually(lambda: len(publisher.given) == 1)
+        time.sleep(1.5)
+        given = len(publisher.given)
+        go_on.set()
+    assert given == 1
+
+
+def test_one_namespaces_outage_is_paced_apart(room: Room) -> None:
+    struck = [room.create() for _ in range(12)]
+    well = replace(room.create(observe=False).seen, namespace="well", uid="well", name="well")
+    with room.index.begin() as tx:
+        runs.observe(tx, well)
+    other = AgentRun(well, "1", {})
+    for run in struck:
+        room.upload(run, "log")
+
+    def fail_there(run: Run) -> Outcome:
+        return Outcome.WRITTEN if run.namespace == "well" else Outcome.UNAVAILABLE
+
+    with dispatching(room, fail_there, workers=4) as publisher:
+        eventually(lambda: len(publisher.given) > 4)
+        for number in range(3):
+            room.upload(other, f"log-{number}")
+            eventually(lambda: room.run(other).dirty_since is None, seconds=6)
+        tried = [run.uid for run in publisher.given if run.namespace != "well"]
+    assert len(tried) < 20
 
 
 def test_publishing_starts_by_itself_once_the_schema_is_mended(

@@ -2,8 +2,8 @@
 
 - a change makes a run dirty, a publish of that revision makes it clean, one of an older revision does not
 - a claim is exclusive, also among many at once, and lapses with its lease
+- urgent first: ended or never published, then the longest dirty; or by age, by turn, apart from namespaces
 - a renewed claim lives on; one that was lost does not come back
-- urgent first: ended or never published, then the longest dirty
 - a claim keeps to its namespaces, to the next attempt's time, and off deleted runs
 - who lost a claim changes nothing
 - failures are kept and counted until a publish succeeds
@@ -228,3 +228,36 @@ def test_any_error_text_can_be_kept(given: Any, error: str) -> None:
         publishing.failed(tx, run.uid, holder="h", error=error, retry_in=NOW)
     kept = given.get_run(run.uid).publish_error
     assert kept == error.replace("\0", "")[: publishing.ERROR_LENGTH]
+
+
+def test_a_claim_may_go_by_age_or_by_turn_and_leave_namespaces_out(given: Any) -> None:
+    old, urgent, other = given.run(phase="Running"), given.run(), given.run(namespace="other")
+    given.artifact(old.uid, "a")
+    [run] = claim(given.index)
+    publish(given.index, run)
+    for run in (old, urgent, other):
+        given.artifact(run.uid, "b")
+    lease = timedelta(0)
+
+    def first(**more: Any) -> str:
+        return claim(given.index, limit=1, lease=lease, **more)[0].uid
+
+    assert first() == urgent.uid
+    assert first(order="age") == old.uid
+    assert [run.uid for run in claim(given.index, lease=lease, apart_from=["other"])] == [urgent.uid, old.uid]
+    # What was tried last has its turn last.
+    for _ in range(2):
+        [run] = claim(given.index, limit=1, lease=MINUTE, order="turn")
+        fail(given.index, run)
+        assert run.uid != other.uid
+    assert first(order="turn") == other.uid
+
+
+def test_a_failure_that_does_not_count_makes_no_later_pause_longer(given: Any) -> None:
+    run = given.run()
+    given.artifact(run.uid, "a")
+    [claimed] = claim(given.index)
+    with given.index.begin() as tx:
+        publishing.failed(tx, claimed.uid, holder="h", error="away", retry_in=NOW, counts=False)
+    after = given.get_run(run.uid)
+    assert (after.publish_error, after.publish_failures) == ("away", 0)
