@@ -119,7 +119,7 @@ def test_a_patch_never_reaches_another_run_of_the_same_name(cluster: KubernetesC
     [
         {"artifacts": [{"uri": "s3://b/k"}]},
         {"artifacts": [{"name": "log", "uri": "x" * 2049}]},
-        {"artifacts": [{"name": "log", "unheard": 1}]},
+        {"artifacts": [{"name": "log", "sizeBytes": "1"}]},
         {"artifacts": [{"name": "log"}] * 501},
         {"artifacts": "none"},
         {"conditions": [{"type": "Ready", "status": "Perhaps"}]},

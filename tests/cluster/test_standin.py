@@ -196,36 +196,43 @@ def test_a_finalizer_keeps_a_deleted_run_until_it_is_removed(http: httpx.Client)
 # Schemas.
 
 
-def test_unknown_fields_are_pruned_with_a_warning(http: httpx.Client) -> None:
-    create(http)
-    answer = patch(http, {"status": {"artifacts": [{"name": "a", "inline": "bytes"}]}})
+@pytest.fixture
+def closed() -> Iterator[httpx.Client]:
+    """A stand-in whose CRD keeps nothing that it does not name."""
+    with StandIn(CRDS / "early.yaml").running() as standin, httpx.Client(base_url=standin.url) as http:
+        create(http)
+        yield http
+
+
+def test_unknown_fields_are_pruned_with_a_warning(closed: httpx.Client) -> None:
+    answer = patch(closed, {"status": {"artifacts": [{"name": "a", "inline": "bytes"}]}})
     assert answer.json()["status"] == {"artifacts": [{"name": "a"}]}
     assert answer.headers["Warning"] == '299 - "unknown field \\"status.artifacts[0].inline\\""'
 
 
-def test_unknown_fields_are_refused_when_strict(http: httpx.Client) -> None:
-    create(http)
-    answer = patch(http, {"status": {"artifacts": [{"name": "a", "inline": 1}]}}, fieldValidation="Strict")
+def test_unknown_fields_are_refused_when_strict(closed: httpx.Client) -> None:
+    answer = patch(closed, {"status": {"artifacts": [{"name": "a", "inline": 1}]}}, fieldValidation="Strict")
     assert answer.status_code == 422
     assert 'unknown field "status.artifacts[0].inline"' in answer.json()["message"]
-    answer = http.post(
+    answer = closed.post(
         RUNS, json=run_body("b", metadata={"lables": {}}), params={"fieldValidation": "Strict"}
     )
     assert answer.status_code == 400
     assert 'unknown field "metadata.lables"' in answer.json()["message"]
 
 
-def test_unknown_fields_can_be_pruned_in_silence(http: httpx.Client) -> None:
-    create(http)
-    answer = patch(http, {"status": {"artifacts": [{"name": "a", "inline": 1}]}}, fieldValidation="Ignore")
+def test_unknown_fields_can_be_pruned_in_silence(closed: httpx.Client) -> None:
+    answer = patch(closed, {"status": {"artifacts": [{"name": "a", "inline": 1}]}}, fieldValidation="Ignore")
     assert (answer.status_code, "Warning" in answer.headers) == (200, False)
 
 
-def test_our_crd_keeps_unknown_fields_of_spec_and_status(http: httpx.Client) -> None:
+def test_our_crd_keeps_unknown_fields_of_spec_status_and_entries(http: httpx.Client) -> None:
     create(http, spec={"anything": {"goes": [1]}})
-    patch(http, {"status": {"anything": {"goes": [1]}}})
+    status = {"anything": {"goes": [1]}, "artifacts": [{"name": "a", "inline": {"goes": [1]}}]}
+    patch(http, {"status": status})
     stored = http.get(f"{RUNS}/demo").json()
-    assert stored["spec"] == stored["status"] == {"anything": {"goes": [1]}}
+    assert stored["spec"] == {"anything": {"goes": [1]}}
+    assert stored["status"] == status
 
 
 NATIVE = {"name": "a", "type": "log", "uri": "s3://b/k", "contentType": "text/plain", "sizeBytes": 1}

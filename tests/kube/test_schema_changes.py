@@ -104,7 +104,7 @@ def test_a_crd_that_was_deleted_and_created_again(served: KubeSite, pause: float
     plane.install_crd(read("legacy"))
     new = until(lambda: created(served, "demo"))
     assert new != old
-    until(lambda: stage.put("demo", "log", b"again").status_code == 201)
+    until(lambda: stage.put("demo", "log", b"again", uid=new).status_code == 201)
     until(lambda: stage.names("demo") == ["log"], BY_ITSELF)
     until(lambda: problems(controller)[0] == 200)
     runs = f"namespaces/{served.namespace}/agentruns"

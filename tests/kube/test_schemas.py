@@ -3,7 +3,9 @@
 - each schema that keeps pointers: what is written is what is stored, again writes nothing, also past the cap
 - generated entries: what the API server stores and refuses is what is predicted
 - schemas that keep no condition of ours: pointers all the same, and conditions of others stay
+- schemas that keep no pointers: a problem, and nothing is sent
 - a rule that cannot be foreseen (CEL) refuses: told, tried ever more rarely, published once it is gone
+- conditions that are there by default stay beside ours
 - nulls of other writers, which a merge patch drops; two entries of a name where only one may be
 - a status that lacks what its schema requires waits for its other writer
 - strict mode where status has no reason
@@ -21,7 +23,7 @@ from offload.domain.projection import TRUNCATED, Caps
 from offload.services.publish import Outcome, Publisher
 from tests.kube.control_plane import ControlPlane
 from tests.kube.rooms import NAMESPACE, KubeRoom, kube_room
-from tests.kube.schemas import KEEPING, SILENT, UNUSABLE, artifacts_of, changed, read
+from tests.kube.schemas import KEEPING, SILENT, UNUSABLE, changed, read
 from tests.kube.site import Kubectl
 from tests.publishing import AGENTRUNS, eventually
 
@@ -113,7 +115,7 @@ def test_what_is_written_is_what_is_stored(room: KubeRoom, tap: Wiretap, name: s
     for name_ in names[2:]:
         room.upload(run, name_)
     status = published_as_sent(room, tap, run, publisher)
-    most = min(12, artifacts_of(KEEPING[name]).get("maxItems", 12)) if name != "open-status" else 12
+    most = min(12, room.schema.current().max_items or 12)
     assert room.names(run) == names[-most:]
     condition = condition_of(status, TRUNCATED)
     assert condition
@@ -193,6 +195,15 @@ def test_a_rule_that_cannot_be_foreseen_is_told_and_not_fought(room: KubeRoom) -
     room.touch(run)
     eventually(lambda: room.publish(run, publisher) is Outcome.WRITTEN)
     assert room.names(run) == ["log"]
+
+
+def test_conditions_that_are_there_by_default_stay(room: KubeRoom, tap: Wiretap) -> None:
+    room.serve(KEEPING["default-conditions"])
+    run = room.create()
+    for number in range(3):
+        room.upload(run, f"log-{number}")
+    status = published_as_sent(room, tap, run, room.publisher(caps=Caps(count=2)))
+    assert [one["type"] for one in status["conditions"]] == ["Accepted", TRUNCATED]
 
 
 def test_nulls_of_others_are_no_difference(room: KubeRoom, tap: Wiretap) -> None:
