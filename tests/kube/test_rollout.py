@@ -62,6 +62,14 @@ class Place:
             if step == SECRETS:
                 self.token = next(line for line in said.splitlines() if line.startswith("offload_"))
 
+    def run(self, step: str, found: str) -> None:
+        """Run a step whose last command is the doctor, which is asked again until it has `found` this."""
+        *commands, doctor = step.splitlines()
+        for command in commands:
+            self.shell.run(command)
+        assert doctor.endswith(" -- offload doctor")
+        until(lambda: found in " ".join(self.shell.run(doctor).split()), 60)
+
     def create(self, name: str, **status: Any) -> None:
         run = {
             "apiVersion": "agents.proompteng.ai/v1alpha1",
@@ -187,8 +195,8 @@ def test_the_rollout_and_the_way_back(place: Place) -> None:  # noqa: PLR0915 - 
     runs = ("inline", "long", "many", "plain")
     first, before = {name: place.status(name) for name in runs}, place.untouched()
 
-    place.install(OBSERVE)
-    until(lambda: "3 violating runs of 4: 1 over 50 entries, 1 with inline data, 1 with" in doctor(place))
+    place.install()
+    place.run(OBSERVE, "3 violating runs of 4: 1 over 50 entries, 1 with inline data, 1 with over-long")
     place.put("plain", 1)
     until_observed(place)
     assert {name: place.status(name) for name in runs} == first
@@ -198,14 +206,12 @@ def test_the_rollout_and_the_way_back(place: Place) -> None:  # noqa: PLR0915 - 
     assert re.search(r"JANGAR_AGENTRUN_ARTIFACTS_STRICT +warning +'true' there, false here", compared)
     assert {name: place.status(name) for name in runs} == first
 
-    place.shell.run(ADOPT)
-    until(lambda: "1 violating runs of 4: 1 over 50 entries, 0 with inline data, 0 with" in doctor(place))
+    place.run(ADOPT, "1 violating runs of 4: 1 over 50 entries, 0 with inline data, 0 with over-long")
     assert stored(place, "inline", "log") == b"hello"
     assert stored(place, "long", "far") == f"{FAR}\r\n".encode()
     assert place.status("many") == first["many"]
 
-    place.shell.run(CAP)
-    until(lambda: "0 violating runs of 4" in doctor(place))
+    place.run(CAP, "0 violating runs of 4")
     assert place.names("many") == [f"far-{number}" for number in range(10, 60)]
 
     place.shell.run(TIGHTEN)
@@ -269,10 +275,6 @@ def test_a_schema_tightened_too_early_holds_nobody_up(place: Place) -> None:
     place.shell.run(revert)
     assert place.kubectl.json("get", "crd", CRD)["spec"] == patched != schema
     until(lambda: not place.refused("inline", artifacts=[inline]))
-
-
-def doctor(place: Place) -> str:
-    return " ".join(place.shell.run(OBSERVE.splitlines()[-1]).split())
 
 
 def until_observed(place: Place) -> None:
