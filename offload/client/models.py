@@ -114,10 +114,19 @@ class LeftOut(Answer):
     detail: str = ""
 
 
+class LeftOutExternal(Answer):
+    """Another writer's entry not in status: `left-out` by the limits, or `removed` by its writer."""
+
+    name: str
+    uri: str | None = None
+    state: str
+
+
 class Explanation(Answer):
     """What a run's status shows, and why each of the others is not there."""
 
     run: RunRef
     status: list[StatusEntry]
     left_out: list[LeftOut] = Field(default_factory=list)
+    externals: list[LeftOutExternal] = Field(default_factory=list)
     publish: PublishState = PublishState()

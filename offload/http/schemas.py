@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from offload.domain.artifact import Artifact, State
+from offload.domain.pointers import pointing
 from offload.domain.run import Run
 from offload.http.parts import parts_of
 from offload.http.problems import Problem
@@ -125,12 +126,23 @@ class AbsentOut(Wire):
     detail: str
 
 
+class ExternalOut(Wire):
+    """Another writer's entry that status does not list."""
+
+    name: str
+    uri: str | None
+    state: Literal["left-out", "removed"] = Field(
+        description="`left-out`: by the limits of status. `removed`: by its writer."
+    )
+
+
 class ExplanationOut(Wire):
     """What status lists, and why each of the others (the newest 1,000) is not there."""
 
     run: RunReference
     status: list[EntryOut]
     left_out: list[AbsentOut]
+    externals: list[ExternalOut]
     publish: PublishOut
 
 
@@ -217,6 +229,14 @@ def explanation_out(request: Request, explanation: Explanation) -> ExplanationOu
                 detail=absent.message,
             )
             for absent in explanation.absent
+        ],
+        externals=[
+            ExternalOut(
+                name=str(external.entry.get("name", "")),
+                uri=next(pointing(external.entry), None),
+                state="removed" if external.state == "removed" else "left-out",
+            )
+            for external in explanation.externals
         ],
         publish=_publish_out(request, run),
     )

@@ -5,8 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from offload.dev.stores import StoreAddress
+from tests.conftest import CRD
 from tests.kube.control_plane import ControlPlane
 from tests.kube.site import SYSTEM, Kubectl, KubeSite
 
@@ -18,6 +20,13 @@ def kubectl(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
     found("apply", "-k", "deploy/base")
     found("get", "serviceaccount", "-n", SYSTEM, "offload-serve", "offload-controller")
     return found
+
+
+@pytest.fixture
+def served(control_plane: ControlPlane) -> Iterator[Callable[[Path], None]]:
+    """Serves another AgentRun CRD, from a file; at the end the one of deploy/crd is served again."""
+    yield lambda path: control_plane.install_crd(yaml.safe_load(path.read_text()))
+    control_plane.install_crd(yaml.safe_load(CRD.read_text()))
 
 
 @pytest.fixture
