@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -58,13 +58,23 @@ class Streams:
         self.loop.close()
 
 
+class Server(Protocol):
+    """An API server."""
+
+    @property
+    def kubeconfig(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+
 class Room:
     """What the tests need, by short names."""
 
-    def __init__(self, index: Index, standin: StandIn, recorder: Recorder, streams: Streams) -> None:
+    def __init__(self, index: Index, server: Server, recorder: Recorder, streams: Streams) -> None:
         self.index, self.recorder, self.streams = index, recorder, streams
-        self.cluster = KubernetesCluster.from_config(standin.kubeconfig, requests_per_second=5000)
-        self.api = httpx.Client(base_url=standin.url)
+        self.cluster = KubernetesCluster.from_config(server.kubeconfig, requests_per_second=5000)
+        self.api = httpx.Client(base_url=server.url)
         self.objects = MemoryObjects()
         self.echoes = Echoes()
         self.schema = ServedSchema(self.cluster, caps=Caps())

@@ -228,7 +228,7 @@ def _recorded(tx: Transaction, run_uid: str, entry: Entry) -> Artifact | None:
 
 
 def _stands_for_ours(tx: Transaction, run_uid: str, entry: Entry) -> bool:
-    said = {field for field, value in entry.items() if value not in {"", None}}
+    said = {field for field, value in entry.items() if value is not None and value != ""}
     name = entry.get("name")
     if not isinstance(name, str) or not said <= _BESIDE_AN_ADDRESS:
         return False

@@ -66,6 +66,11 @@ class ControlPlane:
     def ca_file(self) -> str:
         return self._authority.file("ca.crt")
 
+    @property
+    def admin_files(self) -> tuple[str, str]:
+        """The administrator's certificate and key."""
+        return self._authority.file("admin.crt"), self._authority.file("admin.key")
+
     def start(self) -> None:
         """Start all of it; it is ready when this returns."""
         self.start_etcd()
