@@ -227,9 +227,9 @@ class _Exchange:
             status = [{"position": 1, "name": "a.log", "uri": "s3://bucket/a", "ours": True}]
             left = {"id": str(UUID(int=7)), "name": "b.log", "type": "log", "sizeBytes": 2048}
             left |= {"createdAt": "2026-01-01T00:00:00Z", "reason": "CountLimit", "detail": "50 newer ones"}
-            await self.answer(
-                200, {"run": run, "status": status, "leftOut": [left], "publish": run["publish"]}
-            )
+            others = [{"name": "theirs", "uri": "https://e.org/theirs", "state": "left-out"}]
+            explanation = {"run": run, "status": status, "leftOut": [left], "externals": others}
+            await self.answer(200, {**explanation, "publish": run["publish"]})
         else:
             await self.answer(200, self.run(parts[3], parts[5]))
 

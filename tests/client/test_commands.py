@@ -292,6 +292,8 @@ def test_explain_shows_status_and_the_reason_for_the_rest(cli: Cli) -> None:
     assert "behind since 2026-01-01T00:00:02Z; conflict" in result.stdout
     assert "s3://bucket/a" in result.stdout
     assert "CountLimit: 50 newer ones" in result.stdout
+    assert "https://e.org/theirs" in result.stdout
+    assert "left out by the limits of status" in result.stdout
     assert json.loads(cli("explain", "--json").stdout)["leftOut"][0]["reason"] == "CountLimit"
 
 
