@@ -34,6 +34,10 @@ WATCH_REPAIRS = Counter(
     "offload_watch_repairs_total",
     "Runs marked for publishing since another writer changed our part of status.",
 )
+LENGTHS_ADOPTED = Counter(
+    "offload_lengths_adopted_total",
+    "Runs whose list is kept shorter since another writer cut it to one length three times.",
+)
 LOOP_FAILURES = Counter(
     "offload_loop_failures_total", "Controller loops that failed and restarted.", ["loop"]
 )

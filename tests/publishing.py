@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -36,6 +36,7 @@ NAMESPACE = "agents"
 AGENTRUNS = f"/apis/agents.proompteng.ai/v1alpha1/namespaces/{NAMESPACE}/agentruns"
 HOLDER = "test"
 _names = itertools.count(1)
+T = TypeVar("T")
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Streams:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, Location]) -> Location:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
     def close(self) -> None:
@@ -57,13 +58,23 @@ class Streams:
         self.loop.close()
 
 
+class Server(Protocol):
+    """An API server."""
+
+    @property
+    def kubeconfig(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+
 class Room:
     """What the tests need, by short names."""
 
-    def __init__(self, index: Index, standin: StandIn, recorder: Recorder, streams: Streams) -> None:
+    def __init__(self, index: Index, server: Server, recorder: Recorder, streams: Streams) -> None:
         self.index, self.recorder, self.streams = index, recorder, streams
-        self.cluster = KubernetesCluster.from_config(standin.kubeconfig, requests_per_second=5000)
-        self.api = httpx.Client(base_url=standin.url)
+        self.cluster = KubernetesCluster.from_config(server.kubeconfig, requests_per_second=5000)
+        self.api = httpx.Client(base_url=server.url)
         self.objects = MemoryObjects()
         self.echoes = Echoes()
         self.schema = ServedSchema(self.cluster, caps=Caps())

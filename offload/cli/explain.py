@@ -13,6 +13,8 @@ from offload.domain.quantities import format_size
 if TYPE_CHECKING:
     from offload.client import Explanation, PublishState
 
+_WHY = {"left-out": "left out by the limits of status", "removed": "removed by its writer"}
+
 
 def command(
     run: RunArgument = None,
@@ -32,6 +34,7 @@ def command(
     typer.echo(_publishing(explanation.publish))
     _show_status(explanation)
     _show_left_out(explanation, run)
+    _show_externals(explanation)
     _show_pending(explanation)
 
 
@@ -74,6 +77,15 @@ def _show_left_out(explanation: "Explanation", run: str) -> None:
             ),
         )
         typer.echo(f"\nAll of it: offload history {run}")
+
+
+def _show_externals(explanation: "Explanation") -> None:
+    if explanation.externals:
+        typer.echo(f"\nEntries of other writers not in status: {len(explanation.externals)}")
+        show(
+            ("NAME", "URI", "WHY"),
+            ((one.name, one.uri or "-", _WHY.get(one.state, one.state)) for one in explanation.externals),
+        )
 
 
 def _show_pending(explanation: "Explanation") -> None:

@@ -17,7 +17,16 @@ from offload.client.errors import (
     UnauthorizedError,
 )
 from offload.client.expiry import Expiry
-from offload.client.models import Artifact, Explanation, LeftOut, PublishState, Run, RunRef, StatusEntry
+from offload.client.models import (
+    Artifact,
+    Explanation,
+    LeftOut,
+    LeftOutExternal,
+    PublishState,
+    Run,
+    RunRef,
+    StatusEntry,
+)
 
 __all__ = [
     "AnswerError",
@@ -30,6 +39,7 @@ __all__ = [
     "Expiry",
     "Explanation",
     "LeftOut",
+    "LeftOutExternal",
     "MissingError",
     "NameTakenError",
     "OutOfReachError",

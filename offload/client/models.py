@@ -123,6 +123,14 @@ class Difference(Answer):
     after: str | None = None
 
 
+class LeftOutExternal(Answer):
+    """Another writer's entry not in status: `left-out` by the limits, or `removed` by its writer."""
+
+    name: str
+    uri: str | None = None
+    state: str
+
+
 class Explanation(Answer):
     """What a run's status shows, why each of the others is not there, and what is to change."""
 
@@ -130,4 +138,5 @@ class Explanation(Answer):
     status: list[StatusEntry]
     left_out: list[LeftOut] = Field(default_factory=list)
     pending: list[Difference] = Field(default_factory=list)
+    externals: list[LeftOutExternal] = Field(default_factory=list)
     publish: PublishState = PublishState()

@@ -213,6 +213,13 @@ def addresses(entry: object) -> list[str]:
     return [entry[field] for field in ADDRESSES if entry.get(field) and isinstance(entry[field], str)]
 
 
+def pointing(entry: Entry) -> Iterator[str]:
+    """Where an entry says that its content is: its addresses, then its path."""
+    yield from addresses(entry)
+    if entry.get("path") and isinstance(entry["path"], str):
+        yield entry["path"]
+
+
 def artifact_id_in(address: str, run_uid: str) -> UUID | None:
     """The artifact id in an address that was made here for this run, under whatever bucket and prefix."""
     _, found, rest = address.partition(f"/{run_uid}/")
@@ -227,16 +234,24 @@ def fingerprint(entry: Entry) -> str:
 
     It follows name and address where there is one, since other controllers drop fields and trim white space.
     """
-    found = next(_pointing(entry), None)
+    found = next(pointing(entry), None)
     identity = [str(entry.get("name")).strip(), found.strip()] if found else entry
     return hashlib.sha256(compact(identity)).hexdigest()
+
+
+def status_entries(status: Mapping[str, Any]) -> list[Entry]:
+    """The entries of `status.artifacts`, also where a schema that takes anything let anything in."""
+    found = status.get("artifacts")
+    items = found if isinstance(found, list) else [found]
+    return [item if isinstance(item, Mapping) else {"value": item} for item in items if item is not None]
 
 
 def unfit_fields(entry: Entry, schema: StatusSchema) -> dict[str, Reason]:
     """The fields of another writer's entry that may not stay in status, and why.
 
-    Inline data is a `data:` URI in any field and any case, a field over 2,048 characters, and, where nothing
-    says where the entry points, a field that neither dialect nor schema names.
+    Inline data is a `data:` URI in any field and any case, text with a NUL (the index keeps none), a field
+    over 2,048 characters, and, where nothing says where the entry points, a field that neither dialect nor
+    schema names.
     """
     named = _KNOWN | schema.entry.get("properties", {}).keys()
     pointed = points_elsewhere(entry)
@@ -244,7 +259,7 @@ def unfit_fields(entry: Entry, schema: StatusSchema) -> dict[str, Reason]:
     for field, value in entry.items():
         texts = list(_texts(value))
         size = len(value) if isinstance(value, str) else len(compact(value).decode(errors="replace"))
-        if any(text.lstrip("\x00\t\n\r\f\v ")[:5].lower() == "data:" for text in texts):
+        if any("\0" in text or text.lstrip()[:5].lower() == "data:" for text in (field, *texts)):
             unfit[field] = Reason.INLINE_DATA
         elif size > URI_LENGTH:
             unfit[field] = Reason.URI_TOO_LONG if field in ADDRESSES else Reason.INLINE_DATA
@@ -255,7 +270,7 @@ def unfit_fields(entry: Entry, schema: StatusSchema) -> dict[str, Reason]:
 
 def points_elsewhere(entry: Entry) -> bool:
     """Whether another writer's entry says where its content is."""
-    return next(_pointing(entry), None) is not None
+    return next(pointing(entry), None) is not None
 
 
 def compact(value: object) -> bytes:
@@ -264,17 +279,12 @@ def compact(value: object) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _pointing(entry: Entry) -> Iterator[str]:
-    yield from addresses(entry)
-    if entry.get("path") and isinstance(entry["path"], str):
-        yield entry["path"]
-
-
 def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for item in value.values():
+        for key, item in value.items():
+            yield key
             yield from _texts(item)
     elif isinstance(value, list):
         for item in value:

@@ -6,7 +6,7 @@ Pure, and idempotent: projecting onto a status that holds the projection changes
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,8 @@ class Caps:
 
     count: int = STATUS_ENTRIES
     size_bytes: int = 64 * 1024
+    kept: int | None = None
+    """How many entries another writer lets stay, where that is known; no run fails by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
     the run (`ArtifactsOverLimit`), unless it ended Failed or Cancelled, or Succeeded before there was excess.
     """
     cap = effective_cap(caps, schema)
-    choice = _choose(history, schema, cap, caps.size_bytes)
+    choice = _choose(history, schema, cap if caps.kept is None else min(cap, caps.kept), caps.size_bytes)
     total = max(history.current_count, len(history.artifacts)) + len(history.foreign)
     left_out = Counter(choice.left_out)
     left_out[choice.older] += total - len(choice.entries) - left_out.total()
@@ -146,11 +148,14 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
         conditions.set(TRUNCATED, "False", ALL_LISTED, "every current artifact is listed")
     if strict:
         excess = _excess(history, status, choice, cap=cap, total=total)
+        given = conditions.status(OVER_LIMIT) == "True"
         # A verdict says why it was given, not what is the case now.
-        if excess and conditions.status(OVER_LIMIT) != "True":
+        if excess and not given:
             conditions.set(OVER_LIMIT, "True", excess, _summary(len(choice.entries), total, history))
-        if excess:
-            desired |= _verdict(status, schema, now)
+        if excess or given:
+            # Another writer may take the verdict back, and what it was given for came before it.
+            newest = max((artifact.created_at for artifact in history.artifacts), default=now)
+            desired |= _verdict(status, schema, max(now, newest))
     told = schema.tells and schema.takes("conditions", conditions.items)
     if told and conditions.hold_ours:
         desired["conditions"] = conditions.items
@@ -169,13 +174,16 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
 
 
 def finished_at(status: Mapping[str, Any]) -> datetime | None:
-    """When the run ended, by its status."""
+    """When the run had ended, by its status: a time in whole seconds means until that second was over."""
     text = status.get("finishedAt")
     try:
         time = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    return time.replace(tzinfo=time.tzinfo or UTC) if time else None
+    if time is None:
+        return None
+    over = time if time.microsecond else time + timedelta(seconds=1)
+    return over.replace(tzinfo=time.tzinfo or UTC)
 
 
 def why_absent(artifact: Artifact, projection: Projection) -> Absence | None:
@@ -367,7 +375,7 @@ def _excess(
         if history.entries_at_finish is not None:
             total = history.entries_at_finish
         if finished:
-            adopted = [artifact for artifact in adopted if artifact.created_at <= finished]
+            adopted = [artifact for artifact in adopted if artifact.created_at < finished]
     if total > cap:
         return Reason.COUNT_LIMIT
     if adopted:

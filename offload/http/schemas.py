@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from offload.domain.artifact import Artifact, State
+from offload.domain.pointers import pointing
 from offload.domain.run import Run
 from offload.http.parts import parts_of
 from offload.http.problems import Problem
@@ -132,6 +133,16 @@ class DifferenceOut(Wire):
     after: str | None = Field(description="As a publish would leave it; null where it would not be there.")
 
 
+class ExternalOut(Wire):
+    """Another writer's entry that status does not list."""
+
+    name: str
+    uri: str | None
+    state: Literal["left-out", "removed"] = Field(
+        description="`left-out`: by the limits of status. `removed`: by its writer."
+    )
+
+
 class ExplanationOut(Wire):
     """What status lists, why each of the others (the newest 1,000) is not there, and what is to change."""
 
@@ -141,6 +152,7 @@ class ExplanationOut(Wire):
     pending: list[DifferenceOut] = Field(
         description="What a publish would change in status now, or would with `OFFLOAD_PUBLISH=on`."
     )
+    externals: list[ExternalOut]
     publish: PublishOut
 
 
@@ -231,6 +243,14 @@ def explanation_out(request: Request, explanation: Explanation) -> ExplanationOu
         pending=[
             DifferenceOut(of=one.of, name=one.name, before=one.before, after=one.after)
             for one in explanation.pending
+        ],
+        externals=[
+            ExternalOut(
+                name=str(external.entry.get("name", "")),
+                uri=next(pointing(external.entry), None),
+                state="removed" if external.state == "removed" else "left-out",
+            )
+            for external in explanation.externals
         ],
         publish=_publish_out(request, run),
     )

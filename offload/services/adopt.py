@@ -1,40 +1,44 @@
 """Adopt: what other writers put into status, told apart, stored where it is content, and kept known."""
 
-import base64
-import binascii
-import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 from uuid import UUID
 
 import structlog
 
 from offload import metrics
 from offload.domain.artifact import Artifact, Location, NewArtifact, State
+from offload.domain.inline import Content, split
 from offload.domain.keys import object_key
-from offload.domain.names import UNKNOWN_CONTENT, check_content_type, check_name, check_type, default_type
+from offload.domain.names import check_name
 from offload.domain.pointers import (
     Entry,
-    Reason,
     StatusSchema,
     addresses,
     artifact_id_in,
-    compact,
     fingerprint,
     is_ours,
+    pointer,
     points_elsewhere,
     recorded_addresses,
+    status_entries,
     unfit_fields,
 )
 from offload.domain.run import Run
-from offload.errors import InvalidContentTypeError, InvalidNameError, InvalidTypeError
+from offload.errors import InvalidNameError, OffloadError
 from offload.index import Index, Transaction, artifacts, externals
 from offload.index.externals import External
-from offload.index.recorder import Recorder
+from offload.index.recorder import Recorded, Recorder
 from offload.objects.interface import Objects
+
+AT_A_TIME = 16
+"""Artifacts that are stored side by side: a status of 500 entries must not outlast its run's claim."""
+
+_BESIDE_AN_ADDRESS = {"name", "type", "contentType", "sizeBytes"}
 
 log = structlog.get_logger()
 
@@ -57,8 +61,7 @@ def sort_entries(
     An entry is ours if its address is one recorded for the run, or if it has none and its name is that of an
     artifact of ours, which then stands in its place.
     """
-    found = status.get("artifacts")
-    entries = [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []
+    entries = status_entries(status)
     by_address = {address: one for one in current for address in recorded_addresses(one)}
     foreign, ours = [], []
     for entry in entries:
@@ -71,11 +74,27 @@ def sort_entries(
     return Sorted(foreign, ours)
 
 
-def needs_adopting(foreign: Sequence[Entry], known: Sequence[External], schema: StatusSchema) -> bool:
+def is_whole(run: Run, current: Sequence[Artifact], ours: Sequence[Artifact], schema: StatusSchema) -> bool:
+    """Whether a status still has the pointers that it was last published with, as far as `current` tells.
+
+    One that has not was written from an older view, or was cut. That another writer's entry is missing from
+    it as well says nothing about what that writer wants.
+    """
+    there = {artifact.id for artifact in ours}
+    published = (one for one in current if one.seq <= run.published_revision and pointer(one, schema))
+    newest = next(published, None)
+    if run.listed_count == 0 or newest is None:
+        return True
+    return len(there) >= run.listed_count and newest.id in there
+
+
+def needs_adopting(
+    foreign: Sequence[Entry], known: Sequence[External], schema: StatusSchema, *, whole: bool
+) -> bool:
     """Whether `adopt` would have anything to do."""
     if any(unfit_fields(entry, schema) for entry in foreign):
         return True
-    return bool(_changes("", {fingerprint(entry): entry for entry in foreign}, known))
+    return bool(_changes("", _recognised(foreign, known), known, whole=whole))
 
 
 class Adopter:
@@ -88,7 +107,7 @@ class Adopter:
         recorder: Recorder,
         *,
         prefix: str,
-        run_coroutine: Callable[[Coroutine[Any, Any, Location]], Location],
+        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
         new_id: Callable[[], UUID],
     ) -> None:
         """`run_coroutine` runs a coroutine on the event loop for streams and answers what it answers."""
@@ -96,76 +115,107 @@ class Adopter:
         self._prefix, self._run_coroutine, self._new_id = prefix, run_coroutine, new_id
 
     def adopt(
-        self, run: Run, foreign: Sequence[Entry], known: Sequence[External], schema: StatusSchema
+        self,
+        run: Run,
+        foreign: Sequence[Entry],
+        known: Sequence[External],
+        schema: StatusSchema,
+        *,
+        whole: bool,
     ) -> bool:
         """Take `foreign` entries over; whether anything changed in the index.
 
         When this returns, every inline or over-long field is stored as an artifact and every entry that
-        points elsewhere is known. One that its writer took out of status becomes removed.
+        points elsewhere is known. One that its writer took out of a status that is `whole` otherwise becomes
+        removed.
 
         Raises:
             StoreUnavailableError, IndexUnavailableError, RunChangedError: and nothing may leave status.
         """
-        stored = False
-        pointing: dict[str, Entry] = {}
-        for entry in foreign:
-            unfit = unfit_fields(entry, schema)
-            rest = {field: value for field, value in entry.items() if field not in unfit}
-            stays = points_elsewhere(rest) or not unfit
-            for field, reason in unfit.items():
-                alone = not stays and len(unfit) == 1
-                content_type, data = _content(entry[field], reason)
-                name = _name(rest, field, data, alone=alone)
-                if not self._is_stored(run, name, data):
-                    self._store(run, name, _type(rest, content_type), content_type, data, origin=field)
-                    stored = True
-            if stays:
-                pointing[fingerprint(rest)] = rest
-        changed = _changes(run.uid, pointing, known)
+        parted = [split(entry, unfit_fields(entry, schema)) for entry in foreign]
+        missing = self._not_stored(run, [content for _, contents in parted for content in contents])
+        for start in range(0, len(missing), AT_A_TIME):
+            self._store(run, missing[start : start + AT_A_TIME])
+        pointing = _recognised([rest for rest, _ in parted if rest is not None], known)
+        changed = _changes(run.uid, pointing, known, whole=whole)
         if changed:
             with self._index.begin() as tx:
                 externals.save(tx, run.uid, changed)
-        return stored or bool(changed)
+        return bool(missing or changed)
 
-    def _is_stored(self, run: Run, name: str, data: bytes) -> bool:
-        """Whether these bytes ever had this name here.
+    def _not_stored(self, run: Run, contents: Iterable[Content]) -> list[Content]:
+        """Those whose bytes never had their name here.
 
-        Also where they were erased since: a stale writer does not bring back what was ended.
+        Also not where they were erased since: a stale writer does not bring back what was ended.
         """
-        sha256 = hashlib.sha256(data).digest()
+        missing = {(content.name, content.sha256): content for content in contents}
+        if not missing:
+            return []
         with self._index.read() as tx:
-            versions = artifacts.versions(tx, run.uid, name)
-        return any(one.sha256 == sha256 and one.state is not State.LOST for one in versions)
+            for name in {name for name, _ in missing}:
+                for one in artifacts.versions(tx, run.uid, name):
+                    if one.state is not State.LOST:
+                        missing.pop((name, one.sha256), None)
+        return list(missing.values())
 
-    def _store(  # noqa: PLR0913 - what an artifact is
-        self, run: Run, name: str, type_: str, content_type: str, data: bytes, *, origin: str
-    ) -> None:
-        artifact_id, began_at = self._new_id(), datetime.now(UTC)
-        location = self._run_coroutine(
-            self._objects.put(
-                object_key(self._prefix, run.namespace, run.name, run.uid, artifact_id, name),
-                _source(data),
-                size_bytes=len(data),
-                content_type=content_type,
-                metadata={"name": quote(name, safe="/")},
+    def _store(self, run: Run, contents: Sequence[Content]) -> None:
+        for location, recorded in self._run_coroutine(self._stored(run, contents)):
+            artifact = recorded.artifact
+            if not recorded.created and artifact.location != location:
+                self._forget(location)
+                continue
+            metrics.ADOPTED.inc()
+            log.info(
+                "adopt.stored",
+                run=run.uid,
+                artifact=str(artifact.id),
+                name=artifact.name,
+                origin=artifact.origin,
             )
-        )
-        recorded = self._recorder.record_blocking(
+
+    async def _stored(self, run: Run, contents: Sequence[Content]) -> list[tuple[Location, Recorded]]:
+        """Store side by side, then record in order; what is stored is recorded though another one failed."""
+        began_at = datetime.now(UTC)
+        ids = [self._new_id() for _ in contents]
+        puts = [self._put(run, id_, content) for id_, content in zip(ids, contents, strict=True)]
+        outcomes = await asyncio.gather(*puts, return_exceptions=True)
+        new = [
             NewArtifact(
-                id=artifact_id,
+                id=id_,
                 run_uid=run.uid,
-                name=name,
-                type=type_,
-                content_type=content_type,
-                size_bytes=len(data),
-                sha256=hashlib.sha256(data).digest(),
+                name=content.name,
+                type=content.type,
+                content_type=content.content_type,
+                size_bytes=len(content.data),
+                sha256=content.sha256,
                 location=location,
                 stored_since=began_at,
-                origin=f"status:{origin}",
+                origin=content.origin,
             )
+            for id_, content, location in zip(ids, contents, outcomes, strict=True)
+            if isinstance(location, Location)
+        ]
+        recorded = await asyncio.gather(*(self._recorder.record(one) for one in new))
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return list(zip((one.location for one in new), recorded, strict=True))
+
+    async def _put(self, run: Run, artifact_id: UUID, content: Content) -> Location:
+        return await self._objects.put(
+            object_key(self._prefix, run.namespace, run.name, run.uid, artifact_id, content.name),
+            _source(content.data),
+            size_bytes=len(content.data),
+            content_type=content.content_type,
+            metadata={"name": quote(content.name, safe="/")},
         )
-        metrics.ADOPTED.inc()
-        log.info("adopt.stored", run=run.uid, artifact=str(recorded.artifact.id), name=name, field=origin)
+
+    def _forget(self, location: Location) -> None:
+        """Delete an object for which another controller's stands; else the orphan cleaner does it."""
+        try:
+            self._objects.delete([location])
+        except OffloadError as error:
+            log.warning("adopt.leftover", key=location.key, problem=str(error))
 
 
 def _recorded(tx: Transaction, run_uid: str, entry: Entry) -> Artifact | None:
@@ -178,70 +228,47 @@ def _recorded(tx: Transaction, run_uid: str, entry: Entry) -> Artifact | None:
 
 
 def _stands_for_ours(tx: Transaction, run_uid: str, entry: Entry) -> bool:
+    said = {field for field, value in entry.items() if value is not None and value != ""}
     name = entry.get("name")
-    bare = entry.keys() <= {"name", "type", "contentType", "sizeBytes"}
-    return isinstance(name, str) and bare and artifacts.current(tx, run_uid, name) is not None
+    if not isinstance(name, str) or not said <= _BESIDE_AN_ADDRESS:
+        return False
+    try:
+        return artifacts.current(tx, run_uid, check_name(name)) is not None
+    except InvalidNameError:
+        return False
 
 
-def _changes(run_uid: str, pointing: Mapping[str, Entry], known: Sequence[External]) -> list[External]:
+def _recognised(foreign: Iterable[Entry], known: Sequence[External]) -> dict[str, Entry]:
+    """Entries by fingerprint; one that lost its address on the way is the known one of its name."""
+    addressed = {
+        one.entry.get("name"): one for one in known if one.state != "removed" and points_elsewhere(one.entry)
+    }
+    found: dict[str, Entry] = {}
+    for entry in foreign:
+        stands_for = None if points_elsewhere(entry) else addressed.get(entry.get("name"))
+        if stands_for:
+            found.setdefault(stands_for.fingerprint, stands_for.entry)
+        else:
+            found[fingerprint(entry)] = entry
+    return found
+
+
+def _changes(
+    run_uid: str, pointing: Mapping[str, Entry], known: Sequence[External], *, whole: bool
+) -> list[External]:
     before = {external.fingerprint: external for external in known}
     changed = []
     for found, entry in pointing.items():
         external = before.get(found)
         if not external or external.state == "removed" or external.entry != entry:
             changed.append(External(0, run_uid, found, entry, "listed"))
-    changed += [
-        replace(external, state="removed")
-        for external in known
-        if external.state == "listed" and external.fingerprint not in pointing
-    ]
+    if whole:
+        changed += [
+            replace(external, state="removed")
+            for external in known
+            if external.state == "listed" and external.fingerprint not in pointing
+        ]
     return changed
-
-
-def _content(value: Any, reason: Reason) -> tuple[str, bytes]:
-    """The bytes that an unfit field stands for, and their content type."""
-    if not isinstance(value, str):
-        return "application/json", compact(value)
-    raw = value.encode(errors="surrogatepass")
-    if reason is Reason.URI_TOO_LONG:
-        return "text/uri-list", raw + b"\r\n"
-    scheme, _, rest = value.strip().partition(":")
-    if scheme.lower() != "data" or "," not in rest:
-        return "text/plain; charset=utf-8", raw
-    return _data_uri(rest) or ("text/plain; charset=utf-8", raw)
-
-
-def _data_uri(rest: str) -> tuple[str, bytes] | None:
-    """A `data:` URI behind its scheme (RFC 2397); None where it cannot be decoded."""
-    head, _, payload = rest.partition(",")
-    encoded = head.lower().endswith(";base64")
-    media_type = (head[: -len(";base64")] if encoded else head) or "text/plain;charset=US-ASCII"
-    try:
-        data = unquote_to_bytes(payload)
-        if encoded:
-            data = base64.b64decode(data, validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        return None
-    try:
-        return check_content_type(media_type.strip()), data
-    except InvalidContentTypeError:
-        return UNKNOWN_CONTENT, data
-
-
-def _name(rest: Entry, field: str, data: bytes, *, alone: bool) -> str:
-    """The entry's own name where nothing else of the entry needs it, else with the field behind it."""
-    name = str(rest.get("name") or "").strip()
-    try:
-        return check_name(name if alone or not name else f"{name}.{field}")
-    except InvalidNameError:
-        return f"adopted-{hashlib.sha256(data).hexdigest()[:16]}"
-
-
-def _type(rest: Entry, content_type: str) -> str:
-    try:
-        return check_type(str(rest.get("type", "")))
-    except InvalidTypeError:
-        return default_type(content_type)
 
 
 async def _source(data: bytes) -> AsyncIterator[bytes]:

@@ -13,7 +13,7 @@ from offload.domain import retention
 from offload.domain.artifact import Artifact, State
 from offload.domain.differences import Difference, differences
 from offload.domain.limits import PAGE_MOST
-from offload.domain.pointers import StatusSchema, addresses, fingerprint
+from offload.domain.pointers import Reason, StatusSchema, addresses, fingerprint, status_entries
 from offload.domain.projection import Caps, Projection, why_absent
 from offload.domain.retention import Policy
 from offload.domain.run import Run
@@ -28,7 +28,8 @@ from offload.errors import (
     RunNotFoundError,
     StoreUnavailableError,
 )
-from offload.index import Index, Transaction, artifacts, runs
+from offload.index import Index, Transaction, artifacts, externals, runs
+from offload.index.externals import External
 from offload.objects.interface import Objects
 from offload.services.adopt import sort_entries
 from offload.services.incarnations import Incarnations
@@ -93,6 +94,8 @@ class Explanation:
     run: Run
     entries: Sequence[Entry]
     absent: Sequence[Absent]
+    externals: Sequence[External]
+    """Entries of other writers that were left out of status, or removed by their writers."""
     pending: Sequence[Difference]
 
 
@@ -206,6 +209,7 @@ class Browse:
             found = sort_entries(tx, run.uid, status, newest)
             projection = self._preview(tx, run, status, schema)
             history = artifacts.history(tx, run.uid, limit=PAGE_MOST)
+            others = [one for one in externals.of_run(tx, run.uid) if one.state != "listed"]
         foreign = {fingerprint(entry) for entry in found.foreign}
         entries = [
             Entry(
@@ -213,17 +217,16 @@ class Browse:
                 next(iter(addresses(entry)), None),
                 fingerprint(entry) not in foreign,
             )
-            for entry in status.get("artifacts") or ()
-            if isinstance(entry, Mapping)
+            for entry in status_entries(status)
         ]
         listed = {artifact.id for artifact in found.ours}
         absent = [
-            Absent(artifact, *_why_absent(artifact, run, projection))
+            Absent(artifact, *_why_absent(artifact, run, projection, listed=len(entries)))
             for artifact in history
             if artifact.id not in listed
         ]
         pending = differences(status, projection.patch_for(status)) if projection else []
-        return Explanation(run, entries, absent, pending)
+        return Explanation(run, entries, absent, others, pending)
 
     def refuse_missing(self, artifact: Artifact) -> None:
         """Raise what a reader of `artifact` is told whose bytes the store does not have.
@@ -280,7 +283,9 @@ class Browse:
         return read.status if read.seen.uid == run.uid else {}
 
 
-def _why_absent(artifact: Artifact, run: Run, projection: Projection | None) -> tuple[str, str]:
+def _why_absent(
+    artifact: Artifact, run: Run, projection: Projection | None, *, listed: int
+) -> tuple[str, str]:
     if run.deleted_at:
         return "RunDeleted", f"deleted at {format_time(run.deleted_at)}"
     if projection is None:
@@ -288,6 +293,8 @@ def _why_absent(artifact: Artifact, run: Run, projection: Projection | None) -> 
     absence = why_absent(artifact, projection)
     if absence:
         return absence.reason, absence.message
+    if run.dirty_since is None:
+        return Reason.COUNT_LIMIT, f"another writer of status has cut the list to {listed} entries"
     return "NotYetPublished", run.publish_error or "the next publish lists it"
 
 

@@ -50,13 +50,22 @@ class Echoes:
         digest, version = known
         return version_of(resource_version) < version or _digest(status) == digest
 
-    def keep(self, run: AgentRun) -> None:
-        """Keep a run as the watch or an answer showed it, unless a newer version is kept."""
-        self._reads.keep(run)
+    def keep(self, run: AgentRun) -> AgentRun | None:
+        """Keep a run as the watch, a read or an answer showed it, unless a newer version is kept.
+
+        Answers the version before, where that was as it should be and this one is not.
+        """
+        before = self._reads.keep(run)
+        if before is None or not self._is_known(before) or self._is_known(run):
+            return None
+        return before
 
     def last_seen(self, uid: str) -> AgentRun | None:
         """The run as last seen, or None; only the API server knows whether it still is so."""
         return self._reads.get(uid)
+
+    def _is_known(self, run: AgentRun) -> bool:
+        return self.matches(run.seen.uid, run.status, run.resource_version) is True
 
     def clear(self) -> None:
         """Nothing is known any more: what status should be has changed for all."""

@@ -25,7 +25,7 @@ TICK_SECONDS = 0.5
 LARGE_STATUS_BYTES = 256 * 1024
 UNKNOWN_LIST_SECONDS = 60.0
 """How long a list that does not say when it began is taken to have run."""
-LONGEST_REPAIR_PAUSE = 4.0
+LONGEST_REPAIR_PAUSE = 3.0
 """So that status is ours again within 5 s after another writer falls silent."""
 QUIET_SECONDS = 30.0
 """After so long without interference a run is repaired at once again."""
@@ -125,6 +125,8 @@ class Follower:
             case Deleted(agent_run):
                 runs.mark_deleted(tx, agent_run.seen.uid)
                 self._echoes.forget(agent_run.seen.uid)
+                if self._publisher:
+                    self._publisher.forget(agent_run.seen.uid)
                 self._repairs.forget(agent_run.seen.uid)
             case Listed(namespace, uids, began):
                 ran = UNKNOWN_LIST_SECONDS if began is None else self._monotonic() - began
@@ -154,7 +156,7 @@ class Follower:
             log.warning("follow.large_status", run=run.uid, namespace=run.namespace, name=run.name)
         if not self._publisher or run.deleted_at:
             return
-        self._echoes.keep(agent_run)
+        self._publisher.note(run, agent_run)
         if self._echoes.matches(run.uid, status, version):
             self._repairs.forget_pending(run.uid)
             return

@@ -12,7 +12,7 @@ from offload.domain.run import Run
 from offload.errors import AgentRunGoneError
 from offload.index import Transaction, artifacts, clock, externals, runs
 from offload.index.externals import External
-from offload.services.adopt import Sorted, sort_entries
+from offload.services.adopt import Sorted, is_whole, sort_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Loaded:
     artifacts: Sequence[Artifact]
     externals: Sequence[External]
     sorted: Sorted
+    whole: bool
+    """Whether status has our pointers as it was last published: see `is_whole`."""
     entries_at_finish: int | None
 
     def history(self, foreign: Sequence[Foreign], hint: str) -> History:
@@ -60,7 +62,8 @@ def load(  # noqa: PLR0913 - status is projected from as many things
     if strict and status.get("phase") == "Succeeded" and finished:
         before = artifacts.history(tx, uid, state=State.STORED, until=finished, limit=max(PAGE_MOST, 4 * cap))
         at_finish = len({artifact.name for artifact in before}) + len(found.foreign)
-    return Loaded(run, newest, externals.of_run(tx, uid), found, at_finish)
+    whole = is_whole(run, newest, found.ours, schema)
+    return Loaded(run, newest, externals.of_run(tx, uid), found, whole, at_finish)
 
 
 def preview(  # noqa: PLR0913 - status is projected from as many things

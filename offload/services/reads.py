@@ -20,16 +20,18 @@ class LastReads:
         self._lock = threading.Lock()
         self._runs: OrderedDict[str, AgentRun] = OrderedDict()
 
-    def keep(self, run: AgentRun) -> None:
-        """Keep what the watch or an answer showed, unless a newer version is kept."""
+    def keep(self, run: AgentRun) -> AgentRun | None:
+        """Keep what was shown, unless it or a newer version is kept; the version whose place it took."""
         uid = run.seen.uid
         with self._lock:
             kept = self._runs.get(uid)
-            if kept is None or version_of(kept.resource_version) < version_of(run.resource_version):
+            newer = kept is None or version_of(kept.resource_version) < version_of(run.resource_version)
+            if newer:
                 self._runs[uid] = run
             self._runs.move_to_end(uid)
             if len(self._runs) > self._most:
                 self._runs.popitem(last=False)
+            return kept if newer else None
 
     def get(self, uid: str) -> AgentRun | None:
         with self._lock:

@@ -229,8 +229,10 @@ class _Exchange:
             left |= {"createdAt": "2026-01-01T00:00:00Z", "reason": "CountLimit", "detail": "50 newer ones"}
             pending = [{"of": "condition", "name": "C", "before": None, "after": "True Why: so"}]
             pending += [{"of": "entry", "name": "old.log", "before": "s3://bucket/old", "after": None}]
-            explained = {"run": run, "status": status, "leftOut": [left], "pending": pending}
-            await self.answer(200, {**explained, "publish": run["publish"]})
+            others = [{"name": "theirs", "uri": "https://e.org/theirs", "state": "left-out"}]
+            explanation = {"run": run, "status": status, "leftOut": [left], "externals": others}
+            explanation["pending"] = pending
+            await self.answer(200, {**explanation, "publish": run["publish"]})
         else:
             await self.answer(200, self.run(parts[3], parts[5]))
 

@@ -295,6 +295,8 @@ def test_explain_shows_status_and_the_reason_for_the_rest(cli: Cli) -> None:
     would_change = result.stdout.partition("A publish would change: 2\n")[2].splitlines()
     assert would_change[1].split() == ["condition", "C", "-", "True", "Why:", "so"]
     assert would_change[2].split() == ["entry", "old.log", "s3://bucket/old", "-"]
+    assert "https://e.org/theirs" in result.stdout
+    assert "left out by the limits of status" in result.stdout
     assert json.loads(cli("explain", "--json").stdout)["leftOut"][0]["reason"] == "CountLimit"
 
 

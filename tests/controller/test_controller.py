@@ -1,9 +1,11 @@
 """The controller's loops together, on SQLite and the AgentRun stand-in.
 
-Cases: a burst of uploads is a handful of patches; stopping is quick and leaves no thread; an outage costs few
-requests and ends by itself; one namespace's outage is paced apart; a slow publish is not claimed again;
-urgent runs hold up others for a while only; an unusable schema is told and publishing starts once it is mended;
-a controller that rewrites status is answered at most once a second, and status is ours soon after; leased jobs.
+- a burst of uploads is a handful of patches; stopping is quick and leaves no thread
+- an outage costs few requests and ends by itself; one namespace's outage is paced apart
+- a slow publish is not claimed again; urgent runs hold up others for a while only
+- an unusable schema is told, and publishing starts once it is mended
+- a controller that rewrites status is answered at most once a second, and status is ours soon after
+- leased jobs
 """
 
 import threading

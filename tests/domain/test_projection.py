@@ -1,8 +1,8 @@
 """What status should say of a run's history, as tables.
 
 Cases: order and caps; served maxItems; the byte budget; the truncation condition's life; others' conditions;
-strict mode by phase; schemas without reason or conditions; entries of other writers; the patch holds what
-differs; why an artifact is absent.
+strict mode by phase, and where its verdict is taken back; another writer's cap; schemas without reason or
+conditions; entries of other writers; the patch holds what differs; why an artifact is absent.
 """
 
 from collections.abc import Sequence
@@ -235,6 +235,32 @@ def test_what_the_schema_does_not_keep_is_not_written() -> None:
     bare = projected(history(4), served=schema(without=["conditions"]), strict=True)
     assert "conditions" not in bare.desired
     assert bare.transitions == ()
+
+
+@pytest.mark.parametrize("phase", ["Running", "Succeeded"])
+def test_a_verdict_that_was_given_is_given_again_where_its_phase_is_lost(phase: str) -> None:
+    failed = dict(projected(history(4), strict=True).desired)
+    within = projected(history(1), {**failed, "phase": phase}, strict=True, now=LATER)
+    assert within.desired["phase"] == "Failed"
+    assert within.desired["conditions"][1] == failed["conditions"][1]
+
+
+def test_what_came_before_a_verdict_came_before_its_finish_whatever_the_clocks_say() -> None:
+    """`finishedAt` is in whole seconds, and artifacts are dated by the database's clock."""
+    late = [artifact(n, created_at=NOW + timedelta(seconds=3.5), origin="status:url") for n in range(2)]
+    of = replace(history(2), artifacts=late)
+    verdict = projected(of, {"phase": "Running"}, strict=True)
+    taken_back = {**verdict.desired, "phase": "Succeeded", "conditions": []}
+    assert projected(of, taken_back, strict=True).desired["phase"] == "Failed"
+
+
+def test_another_writers_cap_shortens_the_list_and_fails_no_run() -> None:
+    of = history(3)
+    projection = project(of, {}, schema=SCHEMA, caps=Caps(count=3, kept=2), strict=True, now=NOW)
+    assert names(projection) == ["log-2", "log-3"]
+    assert projection.left_out == {Reason.COUNT_LIMIT: 1}
+    assert projection.desired["conditions"][0]["message"].startswith("2 of 3 ")
+    assert "phase" not in projection.desired
 
 
 def test_entries_of_others_stand_where_they_were_first_seen_and_count() -> None:

@@ -5,10 +5,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from offload.dev.stores import StoreAddress
+from tests.conftest import CRD
 from tests.kube.control_plane import ControlPlane
+from tests.kube.room import KubeRoom, opening_room
 from tests.kube.site import SYSTEM, Kubectl, KubeSite
+from tests.publishing import NAMESPACE
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +22,22 @@ def kubectl(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
     found("apply", "-k", "deploy/base")
     found("get", "serviceaccount", "-n", SYSTEM, "offload-serve", "offload-controller")
     return found
+
+
+@pytest.fixture(scope="module")
+def served(control_plane: ControlPlane) -> Iterator[Callable[[Path], None]]:
+    """Serves another AgentRun CRD, from a file; after the module the one of deploy/crd is served again."""
+    yield lambda path: control_plane.install_crd(yaml.safe_load(path.read_text()))
+    control_plane.install_crd(yaml.safe_load(CRD.read_text()))
+
+
+@pytest.fixture
+def kube_room(
+    control_plane: ControlPlane, kubectl: Kubectl, create_database: Callable[[], str], tmp_path: Path
+) -> Iterator[KubeRoom]:
+    kubectl("apply", "-f", "-", stdin=f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}")
+    with opening_room(control_plane, create_database(), tmp_path) as room:
+        yield room
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import itertools
 import json
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ class KubeSite(Site):
             role: plane.service_account_kubeconfig(folder / f"{role}.kubeconfig", SYSTEM, f"offload-{role}")
             for role in ("serve", "controller")
         }
+
+    def at_end(self, clear_away: Callable[[], object]) -> None:
+        """Have something done when the site is cleared away, before what was there earlier."""
+        self._stack.callback(clear_away)
 
     def grant(self, folder: str) -> None:
         """Apply one of the RBAC folders of deploy/base; Roles go into the site's namespace."""

@@ -7,19 +7,22 @@ again unchanged; outages; observe mode; strict mode; one patch a second; a run t
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from offload.cluster.interface import AgentRun
 from offload.cluster.standin.server import StandIn
 from offload.domain.artifact import State
 from offload.domain.pointers import open_schema
 from offload.domain.projection import Caps
-from offload.errors import ClusterUnavailableError, StatusRefusedError
+from offload.errors import ClusterUnavailableError, StatusConflictError, StatusRefusedError
 from offload.index import publishing, sweeping
+from offload.index.schema import runs as runs_table
 from offload.services.preview import preview
 from offload.services.publish import Outcome
 from tests.publishing import Room, publishing_room
@@ -189,6 +192,25 @@ def test_conflicts_without_end_are_a_failure_that_is_tried_later(room: Room) -> 
     assert len(cluster.patches) == 5
     assert "status-conflict" in (room.run(run).publish_error or "")
     assert room.publish(run) is Outcome.WRITTEN
+
+
+def test_conflicts_never_put_a_run_off_for_long(room: Room) -> None:
+    """A writer that is quicker every time and then falls silent must find status ours within 5 s."""
+    run = room.create()
+    room.upload(run, "log")
+
+    def racing(*_: object) -> AgentRun:
+        raise StatusConflictError
+
+    publisher = room.publisher(cluster=Cluster(room, patch_status=racing), between=timedelta(seconds=1))
+    claimed = replace(room.claim(run), publish_failures=9)
+    began = datetime.now(UTC)
+    assert publisher.publish(claimed) is Outcome.FAILED
+    with room.index.read() as tx:
+        next_attempt = tx.execute(
+            sa.select(runs_table.c.next_attempt_at).where(runs_table.c.uid == run.seen.uid)
+        ).scalar_one()
+    assert timedelta(seconds=2) <= next_attempt - began < timedelta(seconds=4)
 
 
 def test_a_run_that_is_gone_or_was_created_again_is_deleted_in_the_index(room: Room) -> None:
