@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +24,7 @@ import yaml
 from bench.visible import delays, send, wait_for, watching
 from offload.cluster.kubernetes import KubernetesCluster
 from offload.dev.stores import SeaweedFS
+from offload.domain.limits import STATUS_ENTRIES
 from offload.domain.pointers import compact
 from offload.index import migrate
 from tests.kube import binaries
@@ -107,55 +108,46 @@ def _requests(site: KubeSite) -> list[Row]:
 def _etcd(site: KubeSite, artifacts: int) -> list[Row]:
     """What etcd writes for so many artifacts, beside one patch for each of them."""
     site.serve()
-    controller = site.controller()
-    spread_names, [one] = _create_runs(site, RUNS), _create_runs(site, 1)
-    written: dict[str, float] = {}
-    for what, names in (("spread", spread_names), ("one-run", [one])):
-        with _etcd_writes(site.plane, written, what):
+    site.controller()
+    rows = []
+    for what, number in (("spread", RUNS), ("one-run", 1)):
+        names, others = _create_runs(site, number), _create_runs(site, number)
+        with _etcd_writes(site.plane) as ours:
             send(site.stage.url, site.namespace, names, rate=RATE, count=artifacts)
             wait_for(lambda names=names: all(map(site.stage.is_current, names)), 120)  # type: ignore[misc]
-    controller.end()
-    with _etcd_writes(site.plane, written, "peer"):
-        _patch_for_each(site, one, artifacts)
-    config = {"artifacts": artifacts, "rate": RATE}
-    return [
-        _row(
-            f"etcd-bytes/{what}",
-            [written[what]],
-            "bytes",
-            None,
-            {**config, "runs": runs},
-            peer=written["peer"],
-            peer_name="one patch for each artifact",
+        entry = site.stage.status(names[0])["artifacts"][0]
+        with _etcd_writes(site.plane) as peer:
+            _patch_for_each(site, others, entry, artifacts)
+        config = {"artifacts": artifacts, "rate": RATE, "runs": number}
+        rows.append(
+            _row(f"etcd-bytes/{what}", ours, "bytes", None, config, peer[0], "one patch for each artifact")
         )
-        for what, runs in (("spread", RUNS), ("one-run", 1))
-    ]
+    return rows
 
 
-def _patch_for_each(site: KubeSite, run: str, artifacts: int) -> None:
-    """What a service would write that patches status at each artifact: the same bounded list each time."""
+def _patch_for_each(site: KubeSite, names: Sequence[str], entry: Mapping[str, Any], artifacts: int) -> None:
+    """What a service would write that patches status at each artifact, with lists bounded as ours."""
     cluster = KubernetesCluster.from_config(str(site.kubeconfig), requests_per_second=5000)
-    seen = cluster.get(site.namespace, run)
-    entries: list[Mapping[str, Any]] = list(seen.status["artifacts"])
-    for number in range(artifacts):
-        newest = {**entries[0], "name": f"{number:010}.log"}
-        entries = [*entries[1:], newest]
-        seen = cluster.patch_status(seen, {"artifacts": entries})
+    seen = {name: cluster.get(site.namespace, name) for name in names}
+    for number, name in zip(range(artifacts), cycle(names)):
+        newest = {**entry, "name": f"{number:010}.log"}
+        entries = [*seen[name].status.get("artifacts", ()), newest][-STATUS_ENTRIES:]
+        seen[name] = cluster.patch_status(seen[name], {"artifacts": entries})
     cluster.close()
 
 
 @contextmanager
-def _etcd_writes(plane: ControlPlane, written: dict[str, float], what: str) -> Iterator[None]:
-    """Bytes that etcd puts into its log meanwhile, but for what it does at rest."""
+def _etcd_writes(plane: ControlPlane) -> Iterator[list[float]]:
+    """Gets the bytes that etcd puts into its log meanwhile, but for what it does at rest."""
     name = "etcd_disk_wal_write_bytes_total"
     at_rest, began = metrics(plane.etcd_metrics_port)[name], time.monotonic()
     time.sleep(10)
     before = metrics(plane.etcd_metrics_port)[name]
     rate_at_rest = (before - at_rest) / (time.monotonic() - began)
-    began = time.monotonic()
-    yield
+    began, written = time.monotonic(), list[float]()
+    yield written
     seconds = time.monotonic() - began
-    written[what] = metrics(plane.etcd_metrics_port)[name] - before - seconds * rate_at_rest
+    written.append(metrics(plane.etcd_metrics_port)[name] - before - seconds * rate_at_rest)
 
 
 def _asked(site: KubeSite) -> Counter[str]:
