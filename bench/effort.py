@@ -26,4 +26,4 @@ class Effort:
         return full / 10 if self.quick else full
 
 
-QUICK = Effort(pairs=1, seconds=1.0, quick=True)
+QUICK = Effort(pairs=1, seconds=2.0, quick=True)

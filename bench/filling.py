@@ -15,9 +15,9 @@ FROM generate_series(0, %(runs)s - 1) AS n
 # The rows are made by the server and copied by it to itself through this process, as a restore would.
 _MADE = """
 COPY (
-  SELECT gen_random_uuid(), 'uid-' || (n / {each}), n % {each} + 1,
+  SELECT gen_random_uuid(), 'uid-' || (n / {each}), (n % {each} + 1)::bigint,
     'logs/step-' || (n % {each}) || '.log',
-    (ARRAY['log', 'diff', 'report', 'file'])[n % 4 + 1], 'text/plain', 4096, sha256(n::text::bytea),
+    (ARRAY['log', 'diff', 'report', 'file'])[n % 4 + 1], 'text/plain', 4096::bigint, sha256(n::text::bytea),
     'offload',
     '{namespace}/run-' || (n / {each}) || '/uid-' || (n / {each}) || '/' || gen_random_uuid() || '/logs/step-'
       || (n % {each}) || '.log',

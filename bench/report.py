@@ -42,12 +42,17 @@ def write(figures: Sequence[Figure], names: Sequence[str], *, command: str) -> N
 
 def render() -> None:
     """Write the generated stretches of the page anew from the files."""
+    PAGE.write_text(rendered(PAGE.read_text()))
+
+
+def rendered(text: str) -> str:
+    """The page with its generated stretches as the files have them."""
     rows: list[Json] = json.loads(RESULTS.read_text())
     about: Json = json.loads(MACHINE.read_text())
-    text = PAGE.read_text()
-    for name, content in (("machine", _machine(about)), ("figures", table(rows)), ("misses", misses(rows))):
+    parts = {"machine": _machine(about), "figures": table(rows), "goals": _goals(), "misses": misses(rows)}
+    for name, content in parts.items():
         text = replaced(text, name, content)
-    PAGE.write_text(text)
+    return text
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -117,6 +122,11 @@ def machine(command: str) -> Json:
 
 def _machine(about: Json) -> str:
     rows = [f"| {name} | {f'`{value}`' if name == 'command' else value} |" for name, value in about.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _goals() -> str:
+    rows = [f"| `{name}` | {goal.what} |" for name, goal in GOALS.items()]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
+
 from bench import load
 from bench.effort import Effort
 from bench.load import Load
@@ -100,7 +102,7 @@ def read_small(servers: Servers, effort: Effort) -> Iterator[Figure]:
     site.serve()
     create_runs(site, 1)
     _post(site, "read", servers.folder / "form")
-    put_straight(store, "read", 8, 3, files=FILES)
+    _fill_straight(store)
     path = f"{bucket_url(store).removeprefix(store.endpoint_url)}/straight/read/FILE"
     loads = in_turn(
         {
@@ -125,12 +127,18 @@ def put(site: Site, word: str, connections: int, seconds: float, *, runs: int = 
     )  # fmt: skip
 
 
-def put_straight(store: StoreAddress, word: str, connections: int, seconds: float, *, files: int = 0) -> Load:
+def put_straight(store: StoreAddress, word: str, connections: int, seconds: float) -> Load:
     """The same, past the service."""
     return load.requests(
         store.endpoint_url, f"/{store.bucket}/straight/{word}/FILE", method="PUT", size=SIZE,
-        connections=connections, seconds=seconds, files=files,
+        connections=connections, seconds=seconds,
     )  # fmt: skip
+
+
+def _fill_straight(store: StoreAddress) -> None:
+    with httpx.Client() as sender:
+        for number in range(FILES):
+            sender.put(f"{bucket_url(store)}/straight/read/{number}", content=bytes(SIZE)).raise_for_status()
 
 
 def best_form(servers: Servers, store: StoreAddress, connections: int, effort: Effort) -> Sequence[str]:
