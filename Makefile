@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
-LOCKS := dev image build seaweedfs go
+LOCKS := dev image build seaweedfs go mlflow
 
-.PHONY: help setup demo test test-cluster control-plane check lock clean
+.PHONY: help setup demo test test-cluster control-plane check bench bench-growth lock clean
 
 help: ## Show this.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 24
@@ -36,6 +36,12 @@ check: $(READY) ## Format, lint, types and layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(READY) ## Measure it against what else there is, into bench/results and docs/performance.md.
+	$(BIN)/python -m bench
+
+bench-growth: $(READY) ## Measure how it grows with rows, runs and processes.
+	$(BIN)/python -m bench.growth
+
 lock: $(READY) ## Resolve the dependencies of pyproject.toml again, to their newest.
 	@# The oldest Python that is supported resolves, since its pins must work for all of them.
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
@@ -43,7 +49,8 @@ lock: $(READY) ## Resolve the dependencies of pyproject.toml again, to their new
 	@# Links to files on this machine would leave hashes that nobody else can have.
 	@unset PIP_FIND_LINKS; for lock in $(LOCKS); do \
 	  echo "resolving requirements/$$lock.lock"; \
-	  constraint=; [ "$$lock" = dev ] || constraint='--constraint requirements/dev.lock'; \
+	  constraint='--constraint requirements/dev.lock'; \
+	  case "$$lock" in dev | mlflow) constraint= ;; esac; \
 	  $(BIN)/python requirements/inputs.py "$$lock" \
 	    | CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --upgrade --generate-hashes \
 	      --no-emit-index-url --no-emit-find-links --allow-unsafe --strip-extras $$constraint \

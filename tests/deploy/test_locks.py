@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["dev", "image", "build", "seaweedfs", "go"]
+LOCKS = ["dev", "image", "build", "seaweedfs", "go", "mlflow"]
 
 
 @pytest.mark.parametrize("lock", LOCKS)

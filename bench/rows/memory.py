@@ -1,0 +1,97 @@
+"""What `offload serve` holds: at its peak, with slow senders, and at rest."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+
+import psutil
+
+from bench import load
+from bench.effort import GIB, MIB, Effort
+from bench.measure import Figure, alone, compared
+from bench.rows.small import put
+from bench.servers import Servers, artifacts_url, create_runs
+from bench.slow import SlowSenders
+from offload.settings import Settings
+from tests.programs import until
+from tests.site import Site
+
+SLOW_SENDERS, SLOW_SECONDS = 500, 120
+FINISHED_RUNS = 1000
+REST_SECONDS = 60
+
+
+def mem_one(servers: Servers, effort: Effort) -> Iterator[Figure]:
+    size = effort.size(10 * GIB)
+    file = servers.sparse(size)
+    site, serve, (run,) = _site(servers, 1)
+    peak = _above_rest(site, serve, lambda: load.upload(f"{artifacts_url(site, run)}/one", file))
+    yield alone("mem-one", [peak], bytes=size)
+
+
+def mem_many(servers: Servers, effort: Effort) -> Iterator[Figure]:
+    size, senders = effort.size(128 * MIB), 64
+    file = servers.sparse(size)
+    site, serve, names = _site(servers, senders)
+    urls = [f"{artifacts_url(site, run)}/one-of-many" for run in names]
+    peak = _above_rest(site, serve, lambda: load.uploads(urls, file))
+    budget = Settings.model_fields["upload_memory"].default / MIB
+    yield alone("mem-many", [max(0.0, peak - budget)], bytes=size, senders=senders, budget_mib=budget)
+
+
+def mem_slow(servers: Servers, effort: Effort) -> Iterator[Figure]:
+    seconds, count = effort.time(SLOW_SECONDS), effort.count(SLOW_SENDERS)
+    site, serve, names = _site(servers, 32)
+    urls = [f"{artifacts_url(site, names[number % len(names)])}/slow-{number}" for number in range(count)]
+    before = [put(site, f"before-{n}", 8, effort.seconds).rate for n in range(effort.pairs + 1)][1:]
+    during: list[float] = []
+    slow = SlowSenders(urls, seconds)
+
+    def send() -> None:
+        slow.start()
+        during.extend(put(site, f"during-{n}", 8, effort.seconds).rate for n in range(effort.pairs))
+        slow.wait()
+
+    peak = _above_rest(site, serve, send)
+    config = {"senders": count, "bytes_a_second": 1024, "seconds": seconds, "answers": slow.answers}
+    yield alone("mem-slow", [peak], **config)
+    yield compared("mem-slow/others", during, before, "the same without them", senders=count, connections=8)
+    holding = SlowSenders([f"{artifacts_url(site, names[0])}/held"], effort.time(120), ahead=MIB, length=GIB)
+    holding.start()
+    holding.wait(until_answered=True)
+    yield alone("mem-slow/408", [holding.waited], sent_ahead=MIB, answers=holding.answers)
+
+
+def idle(servers: Servers, effort: Effort) -> Iterator[Figure]:
+    count = effort.count(FINISHED_RUNS)
+    site = servers.site(servers.sink(), servers.database())
+    serve = site.serve().family()
+    yield alone("idle", [load.resident(serve) / MIB])
+    controller = site.controller().family()
+    finished = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    names = create_runs(site, count, phase="Succeeded", finishedAt=finished)
+    put(site, "finished", 4, 2, runs=count)
+    until(lambda: all(site.stage.is_current(run) for run in names[:: max(1, count // 20)]), 120)
+    time.sleep(5)  # what follows the last publish is no rest yet
+    seconds = effort.time(REST_SECONDS)
+    shares = []
+    for _ in range(3):
+        with load.cpu_seconds([*serve, *controller]) as cpu:
+            time.sleep(seconds / 3)
+        shares.append(100 * cpu[0] / (seconds / 3))
+    yield alone("idle/cpu", shares, runs=count, seconds=seconds)
+
+
+def _site(servers: Servers, runs: int) -> tuple[Site, list[psutil.Process], list[str]]:
+    site = servers.site(servers.sink(), servers.database())
+    return site, site.serve().family(), create_runs(site, runs)
+
+
+def _above_rest(site: Site, serve: Sequence[psutil.Process], work: Callable[[], object]) -> float:
+    """MiB at the peak of `work` above those before it; one small upload has come before."""
+    put(site, "warm-up", 1, 1, runs=1)
+    time.sleep(1)
+    rest = load.resident(serve)
+    with load.peak_memory(serve) as peak:
+        work()
+    return (peak[0] - rest) / MIB
