@@ -22,6 +22,7 @@ class StreamLoop:
 
     def close(self) -> None:
         """End the loop and its thread."""
+        asyncio.run_coroutine_threadsafe(self._loop.shutdown_asyncgens(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -58,7 +58,7 @@ class MemoryObjects:
                 async for part, last in parts:
                     if not last:
                         self._uploads[upload.upload_id] = upload
-                    data += part
+                    data += b"".join(part)
         finally:
             self._uploads.pop(upload.upload_id, None)
         self._store(key, bytes(data), metadata)

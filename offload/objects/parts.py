@@ -8,6 +8,9 @@ from offload.errors import LengthMismatchError, UploadTooLargeError
 PART_DEFAULT = 8 * 2**20
 """Bytes of a part unless the upload is so large that 10,000 of them would not do."""
 
+Part = list[memoryview]
+"""The bytes of a part, in stretches as they came: to join them would cost more than to send them."""
+
 _MIB = 2**20
 
 
@@ -26,7 +29,7 @@ def window_of(size_bytes: int | None, part_size: int, in_flight: int) -> int:
 
 async def cut(
     source: AsyncIterator[bytes], part_size: int, size_bytes: int | None
-) -> AsyncGenerator[tuple[bytearray, bool]]:
+) -> AsyncGenerator[tuple[Part, bool]]:
     """Give the bytes of `source` as parts of `part_size`, each with whether it is the last.
 
     There is always a last part, and it is empty only where `source` is. A full part is held until a further
@@ -37,22 +40,23 @@ async def cut(
             that no more than the announced size is ever held.
         UploadTooLargeError: more than 10,000 parts came.
     """
-    part, seen, given = bytearray(), 0, 0
+    part: Part = []
+    room, seen, given = part_size, 0, 0
     async for piece in source:
         seen += len(piece)
         if size_bytes is not None and seen > size_bytes:
             raise LengthMismatchError(f"{size_bytes} bytes were announced and more came")
         rest = memoryview(piece)
         while rest:
-            if len(part) == part_size:
+            if not room:
                 given += 1
                 if given == PART_COUNT:
                     raise UploadTooLargeError(f"more than {PART_COUNT} parts of {part_size} bytes came")
                 yield part, False
-                part = bytearray()
-            taken = rest[: part_size - len(part)]
-            part += taken
-            rest = rest[len(taken) :]
+                part, room = [], part_size
+            part.append(rest[:room])
+            rest = rest[room:]
+            room -= len(part[-1])
     if size_bytes is not None and seen != size_bytes:
         raise LengthMismatchError(f"{size_bytes} bytes were announced and {seen} came")
     yield part, True

@@ -1,10 +1,9 @@
-"""Objects in S3 through boto3."""
+"""Objects in S3: bytes go over `s3_wire`, everything else through boto3."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any
 
 from offload.domain.artifact import Location
@@ -12,13 +11,20 @@ from offload.domain.limits import DELETE_BATCH
 from offload.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from offload.objects.interface import ObjectInfo, OpenUpload
 from offload.objects.parts import PART_DEFAULT, cut, part_size_of, window_of
-from offload.objects.s3_client import S3Connection, make_client, owner_arguments, storing_arguments
-from offload.objects.s3_download import S3Download, close_when_open
+from offload.objects.s3_client import (
+    S3Connection,
+    credentials_of,
+    make_client,
+    owner_arguments,
+    owner_headers,
+    storing_arguments,
+    storing_headers,
+)
 from offload.objects.s3_errors import code_of, lacks_operation, translated
 from offload.objects.s3_upload import S3Upload, version_of
+from offload.objects.s3_wire import S3Wire
 
 if TYPE_CHECKING:
-    from botocore.response import StreamingBody
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _CONTROL_CONNECTIONS = 8
@@ -36,15 +42,17 @@ class S3Objects:
         part_size: int = PART_DEFAULT,
         parts_in_flight: int = 3,
     ) -> None:
-        """`threads` bounds the streams' requests at once; `part_size` and `parts_in_flight` the window."""
+        """`threads` bounds the bodies that are sent at once; `part_size` and `parts_in_flight` the window."""
         self._bucket = connection.bucket
         self._client = make_client(connection, connections=threads + _CONTROL_CONNECTIONS)
         self._signer = (
             make_client(connection, connections=1, public=True) if connection.public_endpoint_url else None
         )
         self._making, self._owner = storing_arguments(connection), owner_arguments(connection)
+        self._making_headers, self._owner_headers = storing_headers(connection), owner_headers(connection)
         self._part_size, self._parts_in_flight = part_size, parts_in_flight
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="s3")
+        self._wire = S3Wire(connection, self._client, credentials_of(connection), self._pool, at_once=threads)
 
     @property
     def bucket(self) -> str:
@@ -62,33 +70,29 @@ class S3Objects:
         content_type: str,
         metadata: Mapping[str, str],
     ) -> Location:
+        told = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
         upload = S3Upload(
+            wire=self._wire,
             client=self._client,
             pool=self._pool,
+            location=Location(self._bucket, key),
             target={"Bucket": self._bucket, "Key": key, **self._owner},
             metadata=metadata,
             making={"ContentType": content_type, **self._making},
+            headers=self._owner_headers,
+            making_headers={"Content-Type": content_type, **self._making_headers, **told},
             in_flight=self._parts_in_flight,
         )
         async with aclosing(cut(source, part_size_of(size_bytes, self._part_size), size_bytes)) as parts:
             version_id = await upload.store(parts)
         return Location(self._bucket, key, version_id)
 
-    @asynccontextmanager
-    async def get(
+    def get(
         self, location: Location, *, first: int = 0, last: int | None = None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        opening = self._pool.submit(self._open, location, first, last)
-        try:
-            body = await asyncio.wrap_future(opening)
-        except asyncio.CancelledError:
-            close_when_open(opening)
-            raise
-        download = S3Download(self._pool, body)
-        try:
-            yield download
-        finally:
-            download.close()
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        whole = first == 0 and last is None  # an empty object has no range to ask for
+        part = {} if whole else {"Range": f"bytes={first}-{'' if last is None else last}"}
+        return self._wire.get(location, {**self._owner_headers, **part})
 
     def head(self, location: Location) -> ObjectInfo:
         try:
@@ -126,9 +130,8 @@ class S3Objects:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=data, **self._making, **self._owner)
 
     def read(self, key: str) -> bytes:
-        body = self._open(Location(self._bucket, key), 0, None)
-        with translated("reading a small object"):
-            return body.read()
+        with translated("reading an object"):
+            return self._client.get_object(**self._at(Location(self._bucket, key)))["Body"].read()
 
     def open_uploads(self, prefix: str) -> Iterator[OpenUpload]:
         for page in self._pages("list_multipart_uploads", prefix):
@@ -173,14 +176,6 @@ class S3Objects:
         self._client.close()
         if self._signer is not None:
             self._signer.close()
-
-    def _open(self, location: Location, first: int, last: int | None) -> "StreamingBody":
-        whole = first == 0 and last is None  # an empty object has no range to ask for
-        byte_range: dict[str, Any] = (
-            {} if whole else {"Range": f"bytes={first}-{'' if last is None else last}"}
-        )
-        with translated("reading an object"):
-            return self._client.get_object(**self._at(location), **byte_range)["Body"]
 
     def _pages(self, operation: Any, prefix: str) -> Iterator[Mapping[str, Any]]:
         pages = iter(

@@ -2,13 +2,17 @@
 
 import base64
 import hashlib
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError
+from botocore.httpsession import get_cert_path
 
 from offload.errors import ConfigError
 
@@ -70,6 +74,25 @@ def make_client(connection: S3Connection, *, connections: int, public: bool = Fa
     return client
 
 
+def credentials_of(connection: S3Connection) -> Credentials | None:
+    """What signs requests, as boto3 finds it; None where it finds nothing. Renews itself when it is asked."""
+    if connection.access_key and connection.secret_key:
+        return Credentials(connection.access_key, connection.secret_key, connection.session_token)
+    try:
+        return boto3.session.Session().get_credentials()
+    except BotoCoreError as error:
+        raise ConfigError(f"the S3 credentials are not usable: {error}") from error
+
+
+def trust_of(connection: S3Connection) -> ssl.SSLContext:
+    """The certificates that boto3 trusts."""
+    configured = botocore.session.get_session().get_config_variable("ca_bundle")
+    try:
+        return ssl.create_default_context(cafile=connection.ca_bundle or configured or get_cert_path(True))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"the certificates of the store's CA are not usable: {error}") from error
+
+
 def _config(connection: S3Connection, connections: int) -> Config:
     return Config(
         signature_version="s3v4",
@@ -102,6 +125,22 @@ def storing_arguments(connection: S3Connection) -> dict[str, Any]:
     if connection.storage_class:
         arguments["StorageClass"] = connection.storage_class
     return arguments
+
+
+def storing_headers(connection: S3Connection) -> dict[str, str]:
+    """The same, as headers."""
+    headers: dict[str, str] = {}
+    if connection.kms_key_id:
+        headers["x-amz-server-side-encryption"] = "aws:kms"
+        headers["x-amz-server-side-encryption-aws-kms-key-id"] = connection.kms_key_id
+    if connection.storage_class:
+        headers["x-amz-storage-class"] = connection.storage_class
+    return headers
+
+
+def owner_headers(connection: S3Connection) -> dict[str, str]:
+    """As `owner_arguments`, as headers."""
+    return {"x-amz-expected-bucket-owner": connection.expected_owner} if connection.expected_owner else {}
 
 
 def owner_arguments(connection: S3Connection) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""What botocore and urllib3 raise, as errors of this service: by error code and status, never by message."""
+"""What botocore, urllib3 and aiohttp raise, as our own errors: by error code and status, never by message."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from aiohttp import ClientError as WireError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -31,6 +32,10 @@ _PASSES = frozenset(
         "ConditionalRequestConflict",
     }
 )
+_ELSEWHERE = frozenset(
+    {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+)
+_REDIRECTS = frozenset({301, 307})
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 _NO_SUCH_OPERATION_STATUS = frozenset({405, 501})
 _SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
@@ -48,7 +53,7 @@ def translated(doing: str) -> Iterator[None]:
         raise StoreRefusedError(f"{doing}: no usable credentials ({type(error).__name__})") from error
     except ParamValidationError as error:
         raise StoreRefusedError(f"{doing}: {error}") from error
-    except (BotoCoreError, HTTPError, OSError) as error:
+    except (BotoCoreError, HTTPError, WireError, OSError) as error:
         raise StoreUnavailableError(f"{doing}: no answer from the store ({type(error).__name__})") from error
 
 
@@ -62,6 +67,11 @@ def lacks_operation(error: BaseException | None) -> bool:
     return isinstance(error, ClientError) and (
         _code(error) in {"NotImplemented", "MethodNotAllowed"} or _status(error) in _NO_SUCH_OPERATION_STATUS
     )
+
+
+def is_elsewhere(error: ClientError) -> bool:
+    """Whether the bucket is in another region than the one that was asked."""
+    return _status(error) in _REDIRECTS or _code(error) in _ELSEWHERE
 
 
 def _answered(error: ClientError, doing: str) -> OffloadError:

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
+from offload.domain.artifact import Location
 from offload.errors import ObjectMissingError, OffloadError, StoreUnavailableError
+from offload.objects.parts import Part
 from offload.objects.s3_errors import translated
+from offload.objects.s3_wire import S3Wire
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,19 +26,27 @@ _T = TypeVar("_T")
 class S3Upload:
     """Stores parts as one object, or leaves nothing. Used once; owns the abort of what it opens."""
 
+    wire: S3Wire
+    """Sends the bytes."""
     client: "S3Client"
     pool: ThreadPoolExecutor
+    """Where the client, which has control of the multipart upload, blocks."""
+    location: Location
     target: Mapping[str, Any]
-    """Arguments of every request: the bucket, the key, the expected owner."""
+    """Arguments of the client's every request: the bucket, the key, the expected owner."""
     metadata: Mapping[str, str]
     making: Mapping[str, Any]
     """Further arguments of the request that makes the object."""
+    headers: Mapping[str, str]
+    """Headers of every request."""
+    making_headers: Mapping[str, str]
+    """`making` and `metadata` as headers."""
     in_flight: int
     """Most parts sent at once."""
     _given_up: bool = field(default=False, init=False)
     _sent_bytes: int = field(default=0, init=False)
 
-    async def store(self, parts: AsyncIterator[tuple[bytearray, bool]]) -> str | None:
+    async def store(self, parts: AsyncIterator[tuple[Part, bool]]) -> str | None:
         """Send `parts`, each with whether it is the last; answer the version id where there is one.
 
         Whatever ends this early (the source, the store, a cancelled task) is passed on unchanged once the
@@ -44,15 +55,15 @@ class S3Upload:
         part, last = await anext(parts)
         return await (self._store_whole(part) if last else self._store_parts(part, parts))
 
-    async def _store_whole(self, body: bytearray) -> str | None:
-        storing = self._start(self._put, body)
+    async def _store_whole(self, body: Part) -> str | None:
+        storing = asyncio.ensure_future(self._put(body))
         try:
             return await asyncio.shield(storing)
         except asyncio.CancelledError:
             await _to_the_end(self._take_back(storing))
             raise
 
-    async def _store_parts(self, part: bytearray, parts: AsyncIterator[tuple[bytearray, bool]]) -> str | None:
+    async def _store_parts(self, part: Part, parts: AsyncIterator[tuple[Part, bool]]) -> str | None:
         creating = self._start(self._create)
         sending: set[asyncio.Future[CompletedPartTypeDef]] = set()
         sent: list[CompletedPartTypeDef] = []
@@ -62,8 +73,9 @@ class S3Upload:
             last = False
             while True:
                 await _settle(sending, sent, leave=self.in_flight - 1)
-                self._sent_bytes += len(part)
-                sending.add(self._start(self._send, upload_id, len(sending) + len(sent) + 1, part))
+                self._sent_bytes += sum(map(len, part))
+                number = len(sending) + len(sent) + 1
+                sending.add(asyncio.ensure_future(self._send(upload_id, number, part)))
                 if last:
                     break
                 part, last = await anext(parts)
@@ -107,14 +119,29 @@ class S3Upload:
     def _start(self, call: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
         return asyncio.get_running_loop().run_in_executor(self.pool, call, *arguments)
 
-    # Below: blocking, in the pool's threads.
+    async def _put(self, body: Part) -> str | None:
+        try:
+            headers = {**self.headers, **self.making_headers}
+            answer = await self.wire.put("storing an object", self.location, body, headers=headers)
+        finally:
+            body.clear()  # at once, whoever still refers to it
+        return version_in(answer)
 
-    def _put(self, body: bytearray) -> str | None:
-        with translated("storing an object"), _freeing(body) as data:
-            answer = self.client.put_object(
-                **self.target, **self.making, Metadata=dict(self.metadata), Body=data
+    async def _send(self, upload_id: str, number: int, body: Part) -> "CompletedPartTypeDef":
+        try:
+            answer = await self.wire.put(
+                "storing a part",
+                self.location,
+                body,
+                query=f"partNumber={number}&uploadId={quote(upload_id, safe='')}",
+                headers=self.headers,
+                given_up=lambda: self._given_up,
             )
-        return version_of(answer)
+        finally:
+            body.clear()
+        return {"PartNumber": number, "ETag": answer.get("ETag", "")}
+
+    # Below: blocking, in the pool's threads.
 
     def _create(self) -> str:
         with translated("opening a multipart upload"):
@@ -122,13 +149,6 @@ class S3Upload:
                 **self.target, **self.making, Metadata=dict(self.metadata)
             )
         return answer["UploadId"]
-
-    def _send(self, upload_id: str, number: int, body: bytearray) -> "CompletedPartTypeDef":
-        with translated("storing a part"), _freeing(body) as data:
-            if self._given_up:
-                raise StoreUnavailableError("the upload was given up")
-            answer = self.client.upload_part(**self.target, UploadId=upload_id, PartNumber=number, Body=data)
-        return {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _complete(self, upload_id: str, sent: "list[CompletedPartTypeDef]") -> str | None:
         try:
@@ -173,15 +193,9 @@ def version_of(answer: Mapping[str, Any]) -> str | None:
     return None if version_id in {None, "", "null"} else str(version_id)
 
 
-@contextmanager
-def _freeing(part: bytearray) -> Iterator[bytes]:
-    """Empty a part once it is sent, whoever still refers to it: requests live on until the collector runs."""
-    try:
-        yield cast(
-            "bytes", part
-        )  # botocore takes a bytearray and does not copy it, which its types do not say
-    finally:
-        part.clear()
+def version_in(headers: Mapping[str, str]) -> str | None:
+    """The same of an answer's headers."""
+    return version_of({"VersionId": headers.get("x-amz-version-id")})
 
 
 async def _settle(
