@@ -36,7 +36,7 @@ check: $(READY) ## Format, lint, types and layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY) ## Measure it against what else there is, into bench/results and docs/performance.md.
+bench: control-plane ## Measure it against what else there is, into bench/results and docs/performance.md.
 	$(BIN)/python -m bench
 
 bench-growth: $(READY) ## Measure how it grows with rows, runs and processes.

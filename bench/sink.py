@@ -7,7 +7,7 @@ will do: signatures are not looked at. Linux only.
 
 It knows buckets, objects, multipart uploads, listings and ranges; of an object it keeps the size and what
 was said of it, and the bytes only where they are few (the service's marker, a probe). A read gives zeros.
-What was measured against other forms of it is in docs/decisions/0017-benchmark.md.
+What was measured against other forms of it is in docs/decisions/0015-benchmark.md.
 """
 
 import argparse
