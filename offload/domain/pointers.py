@@ -124,7 +124,8 @@ class StatusSchema:
 
     def takes_entry(self, entry: Entry) -> bool:
         """Whether an entry, as stored, may be written."""
-        return all(self.fits(field, entry[field]) for field in entry) and structural.takes(self.entry, entry)
+        short = all(len(value) <= URI_LENGTH for value in entry.values() if isinstance(value, str))
+        return short and structural.takes(self.entry, entry)
 
     def key(self, entry: Entry) -> tuple[Any, ...] | None:
         """What only one entry of the list may have; None where entries may be alike."""
@@ -191,7 +192,10 @@ def pointer(artifact: Artifact, schema: StatusSchema) -> dict[str, Any] | None:
         "key": artifact.location.key,
         "url": uri,
     }
-    entry = {field: values[field] for field in schema.fields if schema.fits(field, values[field])}
+    entry = {field: values[field] for field in schema.fields}
+    if schema.takes_entry(entry):
+        return entry
+    entry = {field: value for field, value in entry.items() if schema.fits(field, value)}
     pointed = "name" in entry and ("uri" in entry or "url" in entry)
     return entry if pointed and structural.takes(schema.entry, schema.stored_entry(entry)) else None
 

@@ -93,11 +93,11 @@ class Projection:
 
         What no patch can make different is no difference: an object's null, which a patch would drop.
         """
-        return {
-            field: value
-            for field, value in self.desired.items()
-            if (self.schema.stored(field, status.get(field)) or _NOTHING) != (value or _NOTHING)
-        }
+        return {field: value for field, value in self.desired.items() if self._lacks(status, field, value)}
+
+    def _lacks(self, status: Mapping[str, Any], field: str, value: Any) -> bool:
+        found = status.get(field)
+        return found != value and (self.schema.stored(field, found) or _NOTHING) != (value or _NOTHING)
 
     def differs_from(self, status: Mapping[str, Any]) -> bool:
         """Whether `status`, as read from the API server, is not what it should be."""

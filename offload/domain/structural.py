@@ -61,7 +61,8 @@ def takes(schema: Schema, value: Any) -> bool:
         return not schema or bool(schema.get("nullable"))
     if not _is_of(schema, value) or value not in schema.get("enum", [value]):
         return False
-    return _takes_nested(schema, value) and _judge(value)(schema, value)
+    judge: _Judge = _JUDGES.get(type(value), _takes_object)
+    return _takes_nested(schema, value) and judge(schema, value)
 
 
 def list_key(schema: Schema, item: Any) -> tuple[Any, ...] | None:
@@ -79,6 +80,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "array": (list,),
     "object": (Mapping,),
 }
+_Judge = Callable[[Schema, Any], bool]
+_COMBINED = frozenset({"allOf", "anyOf", "oneOf", "not"})
 _REPEATED_GROUP = re.compile(r"\)[*+{]|\[\[:")
 
 
@@ -91,18 +94,9 @@ def _is_of(schema: Schema, value: Any) -> bool:
     return wanted is None or isinstance(value, wanted)
 
 
-def _judge(value: Any) -> Callable[[Schema, Any], bool]:
-    judges: Mapping[type, Callable[[Schema, Any], bool]] = {
-        bool: lambda _schema, _value: True,
-        str: _takes_text,
-        list: _takes_list,
-        int: _takes_number,
-        float: _takes_number,
-    }
-    return judges.get(type(value), _takes_object)
-
-
 def _takes_nested(schema: Schema, value: Any) -> bool:
+    if _COMBINED.isdisjoint(schema):
+        return True
     return (
         all(takes(one, value) for one in schema.get("allOf", ()))
         and ("anyOf" not in schema or any(takes(one, value) for one in schema["anyOf"]))
@@ -145,3 +139,16 @@ def _takes_list(schema: Schema, value: list[Any]) -> bool:
     keys = [key for key in (list_key(schema, item) for item in value) if key is not None]
     items = schema.get("items") or {}
     return len(set(keys)) == len(keys) and all(takes(items, item) for item in value)
+
+
+def _takes_bool(_schema: Schema, _value: bool) -> bool:
+    return True
+
+
+_JUDGES: Mapping[type, _Judge] = {
+    str: _takes_text,
+    int: _takes_number,
+    float: _takes_number,
+    list: _takes_list,
+    bool: _takes_bool,
+}
