@@ -3,7 +3,8 @@
 Cases: a burst of uploads is a handful of patches; stopping is quick and leaves no thread; an outage costs few
 requests and ends by itself; one namespace's outage is paced apart; a slow publish is not claimed again;
 urgent runs hold up others for a while only; an unusable schema is told and publishing starts once it is
-mended; a controller that rewrites status is answered at most once a second, and status is ours soon after; leased jobs.
+mended; a controller that rewrites status is answered at most once a second, and status is ours soon after;
+leased jobs.
 """
 
 import threading
