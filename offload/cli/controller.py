@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import typer
 
 from offload import logs
-from offload.cli.signals import stop_on_signals
+from offload.cli.signals import stop_on_signals, wait_for
 from offload.metrics_server import serving_metrics
 from offload.settings import load_settings
 from offload.wiring import adapters, controlling
@@ -26,4 +26,4 @@ def command() -> None:
             serving_metrics(settings.metrics_host, settings.metrics_port, ready=controller.ready)
         )
         typer.echo(f"metrics=http://{settings.metrics_host}:{port}/metrics")
-        stop.wait()
+        wait_for(stop)

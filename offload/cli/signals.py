@@ -17,3 +17,12 @@ def stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def wait_for(stop: threading.Event) -> None:
+    """Return once `stop` is set.
+
+    Never asleep for long: a signal that comes just before the wait, or that another thread gets, wakes nothing.
+    """
+    while not stop.wait(0.5):
+        pass

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from offload.cli.signals import stop_on_signals
+from offload.cli.signals import stop_on_signals, wait_for
 from offload.cluster.standin import StandIn
 
 
@@ -28,6 +28,6 @@ def command(  # noqa: PLR0913 - the command line's options
             standin.write_kubeconfig(kubeconfig, server=server)
             typer.echo(standin.notice)
             typer.echo(f"kubeconfig={kubeconfig}")
-            stop.wait()
+            wait_for(stop)
         finally:
             standin.stop()
