@@ -81,6 +81,8 @@ class Projection:
     older: Reason
     """Why artifacts are left out that were not given."""
     transitions: tuple[Transition, ...]
+    at: datetime
+    """The time that it was made for."""
 
     @property
     def artifacts(self) -> Sequence[Mapping[str, Any]]:
@@ -170,6 +172,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
         reasons=choice.reasons,
         older=choice.older,
         transitions=tuple(conditions.transitions) if told else (),
+        at=now,
     )
 
 

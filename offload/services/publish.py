@@ -263,7 +263,7 @@ class Publisher:
         lacking = projection.patch_for(answer.status)
         if lacking:
             self._echoes.forget(uid)
-            self._not_kept[uid] = _NotKept(digest, self._clock() if not not_kept else not_kept.projected_at)
+            self._not_kept[uid] = _NotKept(digest, projection.at)
             raise StatusNotKeptError(
                 f"the API server accepted the status and did not keep {', '.join(lacking)}"
             )

@@ -5,6 +5,7 @@ conflicts are projected again; gone and recreated runs; refusals and lost fields
 again unchanged; outages; observe mode; strict mode; one patch a second; a run that trips a bug.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -247,7 +248,9 @@ def test_what_is_not_kept_is_an_error_and_never_sent_again_unchanged(room: Room)
         return room.cluster.patch_status(read, {"artifacts": patch["artifacts"][:1]})
 
     cluster = Cluster(room, patch_status=lose)
-    publisher = room.publisher(cluster=cluster, caps=Caps(count=2))
+    later = itertools.count()
+    clock = lambda: datetime.now(UTC) + timedelta(minutes=next(later))  # noqa: E731 - it is one expression
+    publisher = room.publisher(cluster=cluster, caps=Caps(count=2), clock=clock)
     assert room.publish(run, publisher) is Outcome.FAILED
     assert "did not keep artifacts, conditions" in (room.run(run).publish_error or "")
     for _ in range(2):
