@@ -22,7 +22,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
 def wait_for(stop: threading.Event) -> None:
     """Return once `stop` is set.
 
-    Never asleep for long: a signal that comes just before the wait, or to another thread, wakes nothing.
+    Never asleep for long: a signal that comes just before, or that another thread gets, wakes nothing.
     """
     while not stop.wait(0.5):
         pass
