@@ -1,18 +1,22 @@
 """An index with many rows, made by COPY."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import psycopg
 
 from tests.programs import NAMESPACE
 
 _RUNS = """
-INSERT INTO runs (uid, namespace, name, created_at, first_seen_at, resource_version, labels, revision,
-  published_revision, published_at, listed_count, publish_failures, stored_count, stored_bytes, total_count,
-  current_count)
-SELECT 'uid-' || n, %(namespace)s, 'run-' || n, now() - n * interval '1 second', now(), '1', '{}', %(each)s,
-  %(each)s, now(), 50, 0, %(each)s, %(each)s * 4096, %(each)s, %(each)s
+INSERT INTO runs (uid, namespace, name, created_at, first_seen_at, resource_version, labels, agent, phase,
+  revision, published_revision, published_at, listed_count, publish_failures, stored_count, stored_bytes,
+  total_count, current_count)
+SELECT 'uid-' || n, %(namespace)s, 'run-' || n, now() - n * interval '1 second', now(), '1', '{}',
+  'agent-' || n %% 10, (ARRAY['Succeeded', 'Failed'])[n %% 2 + 1], %(each)s, %(each)s, now(), 50, 0, %(each)s,
+  %(each)s * 4096, %(each)s, %(each)s
 FROM generate_series(0, %(runs)s - 1) AS n
 """
-# The rows are made by the server and copied by it to itself through this process, as a restore would.
 _MADE = """
 COPY (
   SELECT gen_random_uuid(), 'uid-' || (n / {each}), (n % {each} + 1)::bigint,
@@ -29,6 +33,10 @@ _TAKEN = """
 COPY artifacts (id, run_uid, seq, name, type, content_type, size_bytes, sha256, bucket, key, created_at,
   current, state) FROM STDIN (FORMAT binary)
 """
+_INDICES = """
+SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'artifacts' AND indexname NOT IN (
+  SELECT conname FROM pg_constraint WHERE conrelid = 'artifacts'::regclass)
+"""
 
 
 def fill(url: str, rows: int, each: int) -> int:
@@ -37,9 +45,24 @@ def fill(url: str, rows: int, each: int) -> int:
     with psycopg.connect(url) as target, psycopg.connect(url) as source:
         target.execute(_RUNS, {"namespace": NAMESPACE, "runs": runs, "each": each})
         made = _MADE.format(each=each, rows=runs * each, namespace=NAMESPACE)
-        with source.cursor().copy(made) as giving, target.cursor().copy(_TAKEN) as taking:
+        with (
+            _indices_made_last(target),
+            source.cursor().copy(made.encode()) as giving,
+            target.cursor().copy(_TAKEN) as taking,
+        ):
             for block in giving:
                 taking.write(block)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
     return runs
+
+
+@contextmanager
+def _indices_made_last(target: "psycopg.Connection[Any]") -> Iterator[None]:
+    """All but those of constraints: sorted once, they are made some times as fast as row by row."""
+    indices = target.execute(_INDICES).fetchall()
+    for name, _ in indices:
+        target.execute(f"DROP INDEX {name}")
+    yield
+    for _, definition in indices:
+        target.execute(definition)

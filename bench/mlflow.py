@@ -61,10 +61,11 @@ class Server:
 def installed() -> Path:
     """The virtual environment; made once for each lock file and Python, which takes minutes."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+    pins = [line for line in LOCK.read_text().splitlines() if not line.lstrip().startswith("#")]
+    digest = hashlib.sha256("\n".join(pins).encode()).hexdigest()[:12]
     folder = cached(f"mlflow-{digest}-python{python}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / ".ready").exists():
             print("installing MLflow, the peer, into a virtual environment of its own, once", flush=True)

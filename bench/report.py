@@ -19,6 +19,7 @@ from bench.notes import NOTES
 from tests.programs import ROOT
 
 RESULTS = ROOT / "bench" / "results" / "latest.json"
+GROWTH = ROOT / "bench" / "results" / "growth.json"
 MACHINE = ROOT / "bench" / "results" / "machine.json"
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
@@ -45,11 +46,21 @@ def render() -> None:
     PAGE.write_text(rendered(PAGE.read_text()))
 
 
+def write_growth(rows: Sequence[Json]) -> None:
+    """Put the figures of growth into their file and on the page."""
+    GROWTH.write_text(
+        json.dumps({"machine": machine("python -m bench.growth"), "rows": rows}, indent=1) + "\n"
+    )
+    render()
+
+
 def rendered(text: str) -> str:
     """The page with its generated stretches as the files have them."""
     rows: list[Json] = json.loads(RESULTS.read_text())
     about: Json = json.loads(MACHINE.read_text())
     parts = {"machine": _machine(about), "figures": table(rows), "goals": _goals(), "misses": misses(rows)}
+    if GROWTH.exists():
+        parts["growth"] = growth_table(json.loads(GROWTH.read_text())["rows"])
     for name, content in parts.items():
         text = replaced(text, name, content)
     return text
@@ -89,6 +100,19 @@ def misses(rows: Sequence[Json]) -> str:
     if not missed:
         return "All goals are met."
     return "\n".join(f"- `{name}`: {NOTES.get(name, 'not explained yet.')}" for name in missed)
+
+
+def growth_table(rows: Sequence[Json]) -> str:
+    """One table: a line for each thing measured and place, its units beside each other."""
+    units = list(dict.fromkeys(row["unit"] for row in rows))
+    places: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        places.setdefault((row["what"], row["at"]), {})[row["unit"]] = row["value"]
+    lines = ["| what | at | |", "|---|---|---|"]
+    for (what, at), values in places.items():
+        shown = ", ".join(f"{_number(values[unit])} {unit}" for unit in units if unit in values)
+        lines.append(f"| {what} | {at} | {shown} |")
+    return "\n".join(lines)
 
 
 def line(figure: Figure) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from bench import mlflow
+from bench import load, mlflow
 from offload.dev.stores import SeaweedFS, StoreAddress
 from offload.index import migrate
 from tests.postgres import running_postgres
@@ -112,6 +112,8 @@ class Servers:
         until(lambda: process.poll() is not None or server.is_up(), 120)
         if process.returncode is not None:
             raise RuntimeError(f"MLflow ended at its start: {(folder / 'log').read_text()[-2000:]}")
+        # Its workers import what they need at their first artifact, which takes seconds.
+        load.uploads([f"{server.url}/first-{number}" for number in range(8)], self.body(4096))
         return server
 
     def process(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
