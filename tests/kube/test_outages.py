@@ -157,7 +157,7 @@ def test_etcd_hangs_for_half_a_minute(outage: Outage) -> None:
 def test_a_server_that_asks_to_wait_is_asked_no_more_until_then(outage: Outage) -> None:
     runs, began = outage.known(), time.monotonic()
     with outage.faults.failing(answer(429, retry_after=2), user="controller"):
-        outage.upload(runs, 6)
+        outage.upload(runs, 5)
     ended = time.monotonic()
     outage.published(runs)
     refused = [one.at for one in outage.faults.since(began) if not one.passed and one.at < ended]
@@ -170,7 +170,7 @@ def test_a_server_that_asks_to_wait_is_asked_no_more_until_then(outage: Outage) 
 def test_a_server_that_fails_is_asked_ever_less(outage: Outage) -> None:
     runs, began = outage.known(), time.monotonic()
     with outage.faults.failing(answer(500), user="controller"):
-        outage.upload(runs, 6)
+        outage.upload(runs, 5)
         refused = len(outage.faults.since(began))
     outage.published(runs)
     assert 1 <= refused < 30
@@ -180,7 +180,7 @@ def test_a_server_that_fails_is_asked_ever_less(outage: Outage) -> None:
 def test_a_storm_of_conflicts_is_no_hot_loop(outage: Outage) -> None:
     runs, began = outage.known(1), time.monotonic()
     with outage.faults.failing(answer(409), method="PATCH", path="/status"):
-        outage.upload(runs, 6)
+        outage.upload(runs, 5)
         conflicts = len(outage.patches(began))
     outage.published(runs)
     assert 5 <= conflicts < 30
@@ -228,7 +228,7 @@ def test_a_webhook_that_does_not_answer(outage: Outage, how: str) -> None:
         port = silent.getsockname()[1] if how == "slow" else free_port()
         with webhook(outage.plane, outage.site.namespace, port=port, seconds=2):
             began = time.monotonic()
-            outage.upload(runs, 5)
+            outage.upload(runs, 4)
             refused = len(outage.patches(began))
     began = time.monotonic()
     outage.published(runs)
