@@ -42,6 +42,8 @@ class S3Connection:
     storage_class: str | None = None
     expected_owner: str | None = None
     """Account id that must own every bucket; the store refuses otherwise."""
+    sign_bodies: bool = False
+    """Sign also bodies above 64 KiB with their SHA-256."""
     connect_timeout: float = 5
     """Seconds."""
     read_timeout: float = 20

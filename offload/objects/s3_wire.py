@@ -1,16 +1,16 @@
 """Requests that carry bytes to and from S3: boto3 finds the address and the credentials, aiohttp sends.
 
-boto3 takes 1.2 ms of CPU for a put of 4 KiB, this 0.15 ms (docs/decisions/0018-data-path.md).
+boto3 takes 1.2 ms of CPU for a put of 4 KiB, this 0.15 ms (docs/decisions/0016-bytes-over-aiohttp.md).
 """
 
 import asyncio
 import hashlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
@@ -38,8 +38,8 @@ _T = TypeVar("_T")
 
 _CREDENTIALS_SECONDS = 60.0
 """botocore renews credentials 15 minutes before they end; asked more often, it would cost each request."""
-_IN_THE_LOOP = 64 * 2**10
-"""Bytes hashed without a hop to a thread, which costs as much as hashing these."""
+_SMALL = 64 * 2**10
+"""Bytes hashed without a hop to a thread, which costs more, and sent in one packet with their headers."""
 _AT_ONCE = 2**20
 """Bytes handed to the socket together; each such stretch must be taken within the read time-out."""
 _READ_AHEAD = 512 * 2**10
@@ -101,7 +101,7 @@ class S3Wire:
     ) -> Mapping[str, str]:
         """Send a body; answer the headers of the reply. `doing` opens the message of what goes wrong."""
         opened = await self._here()
-        payload = await self._payload(location.bucket, part)
+        payload = await self._payload(part)
 
         async def ask() -> Mapping[str, str]:
             async with opened.places:
@@ -154,10 +154,9 @@ class S3Wire:
         except ClientError as error:
             if not is_elsewhere(error):
                 raise
-        # boto3 finds a bucket's region by asking, and keeps it for the addresses that it gives from then on.
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, lambda: self._client.head_bucket(Bucket=location.bucket))
-        self._addresses.pop(location.bucket, None)
+        found = await loop.run_in_executor(self._pool, self._look_for, location.bucket)
+        self._addresses[location.bucket] = found
         return await self._ask_once(method, location, query, headers, payload, body)
 
     async def _ask_once(  # noqa: PLR0913, PLR0917 - what a request is
@@ -194,24 +193,30 @@ class S3Wire:
         async with answer:
             raise _refusal(method, answer.status, await answer.content.read(_ERROR_BYTES))
 
-    async def _payload(self, bucket: str, part: Part) -> str:
-        """What the signature says of the body: its SHA-256, unless TLS keeps it as it is."""
-        if (await self._address(bucket)).origin.startswith("https:"):
-            return UNSIGNED
-        if sum(map(len, part)) <= _IN_THE_LOOP:
+    async def _payload(self, part: Part) -> str:
+        """What the signature says of the body: its SHA-256, or nothing where that costs much unasked."""
+        if sum(map(len, part)) <= _SMALL:
             return _sha256(part)
+        if not self._connection.sign_bodies:
+            return UNSIGNED
         return await asyncio.get_running_loop().run_in_executor(self._pool, _sha256, part)
 
     async def _address(self, bucket: str) -> _Address:
         known = self._addresses.get(bucket)
         if known is None:
             loop = asyncio.get_running_loop()
-            url = await loop.run_in_executor(self._pool, self._signed_url_of, bucket)
-            known = self._addresses[bucket] = _address_in(url)
+            known = self._addresses[bucket] = await loop.run_in_executor(self._pool, self._presume, bucket)
         return known
 
-    def _signed_url_of(self, bucket: str) -> str:
-        return self._client.generate_presigned_url("head_bucket", Params={"Bucket": bucket})
+    def _presume(self, bucket: str) -> _Address:
+        """A bucket's address by the settings alone."""
+        return _address_in(self._client.generate_presigned_url("head_bucket", Params={"Bucket": bucket}))
+
+    def _look_for(self, bucket: str) -> _Address:
+        """The address of a bucket in another region, which boto3 finds by asking around."""
+        region = self._client.head_bucket(Bucket=bucket).get("BucketRegion")
+        address = self._presume(bucket)
+        return replace(address, region=region) if region else address
 
     async def _frozen_credentials(self) -> ReadOnlyCredentials:
         if self._credentials is None:
@@ -251,6 +256,7 @@ class S3Wire:
                 yield session
         finally:
             self._opened.pop(loop, None)
+            await asyncio.sleep(0)  # transports are closed by the loop's next turn
 
 
 class _Body(Payload):
@@ -261,6 +267,7 @@ class _Body(Payload):
     def __init__(self, part: Part, *, within: float) -> None:
         super().__init__(part)
         self._size, self._within = sum(map(len, part)), within
+        self._joins = self._size <= _SMALL
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return b"".join(self._value).decode(encoding, errors)
@@ -270,20 +277,41 @@ class _Body(Payload):
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:  # noqa: ARG002 - ours
         """Send all; raises `TimeoutError` where a stretch is not taken in time."""
-        if len(self._value) <= 1:
-            await writer.write(*self._value or [b""])  # with the headers in one packet
+        if self._joins:
+            await writer.write(b"".join(self._value))  # with the headers in one packet
             return
         writer.send_headers()
-        stretch: Part = []
-        for index, chunk in enumerate(self._value, 1):
-            stretch.append(chunk)
-            if index == len(self._value) or sum(map(len, stretch)) >= _AT_ONCE:
-                if writer.transport is None or writer.transport.is_closing():
-                    raise ConnectionResetError
-                writer.transport.writelines(stretch)
-                stretch = []
+        try:
+            for stretch in _stretches(self._value):
+                _transport_of(writer).writelines(stretch)
                 async with asyncio.timeout(self._within):
                     await writer.drain()
+        except BaseException:
+            if writer.transport is not None:
+                writer.transport.abort()  # to close it would keep the bytes for as long as nobody takes them
+            raise
+
+
+def _transport_of(writer: Any) -> asyncio.WriteTransport:
+    transport: asyncio.WriteTransport | None = writer.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError
+    return transport
+
+
+def _stretches(part: Part) -> Iterator[Part]:
+    """The same bytes, some `_AT_ONCE` at a time."""
+    stretch: Part = []
+    held = 0
+    for chunk in part:
+        for start in range(0, len(chunk), _AT_ONCE):
+            stretch.append(chunk[start : start + _AT_ONCE])
+            held += len(stretch[-1])
+            if held >= _AT_ONCE:
+                yield stretch
+                stretch, held = [], 0
+    if stretch:
+        yield stretch
 
 
 async def _pieces(answer: aiohttp.ClientResponse, doing: str) -> AsyncIterator[bytes]:

@@ -45,6 +45,7 @@ def connection_of(settings: Settings) -> S3Connection:
         kms_key_id=settings.s3_sse_kms_key,
         storage_class=settings.s3_storage_class,
         expected_owner=settings.s3_expected_owner,
+        sign_bodies=settings.s3_sign_bodies,
     )
 
 

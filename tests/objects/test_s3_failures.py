@@ -219,10 +219,9 @@ def test_a_task_cancelled_while_the_store_is_busy_leaves_nothing(
 ) -> None:
     """None: while a small object is stored whole."""
     given = three_parts() if reached else [b"x"]
-    loop = asyncio.new_event_loop()
 
     async def cancel_when_reached() -> None:
-        busy = asyncio.Event()
+        loop, busy = asyncio.get_running_loop(), asyncio.Event()
 
         def signal_and_dally(seen: Any) -> None:
             if not reached or reached(seen):
@@ -237,11 +236,8 @@ def test_a_task_cancelled_while_the_store_is_busy_leaves_nothing(
         task.cancel()  # an impatient caller changes nothing
         await task
 
-    try:
-        with pytest.raises(asyncio.CancelledError):
-            loop.run_until_complete(cancel_when_reached())
-    finally:
-        loop.close()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel_when_reached())
 
     proxy.rule = lambda _seen: None
     assert shelf.is_bare()
