@@ -21,7 +21,7 @@ CHANNEL = "offload_dirty"
 BUSY_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
 IDLE_SECONDS = 5
-"""How long a transaction may do nothing: a process that froze in one (PostgreSQL) holds up others no longer."""
+"""How long a transaction may do nothing on PostgreSQL: a process that froze in one holds up no one longer."""
 
 SILENCE_SECONDS = 20.0
 """How long one answer of PostgreSQL may take: past any lock's wait, and below the patience of clients."""
