@@ -193,7 +193,8 @@ def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -
     """The error that an answer other than success stands for."""
     status = _parse(text) or {}
     details = status.get("details") or {}
-    message = f"{what}: {code} {status.get('message') or shorten(text.decode(errors='replace'))}"
+    said = _bounded(status.get("message") or "") or shorten(text.decode(errors="replace"))
+    message = f"{what}: {code} {said}"
     match code:
         # Only a missing object is named; a missing kind is the server's "page not found".
         case 404 if details.get("name"):
@@ -212,6 +213,12 @@ def refusal(code: int, what: str, text: bytes, retry_after: str | None = None) -
     return AskedToWaitError(message, retry_after=float(asked)) if asked else ClusterUnavailableError(message)
 
 
+def _bounded(message: str) -> str:
+    """Without its middle where it is long: a refusal can quote the whole object, and say why at its end."""
+    return message if len(message) <= 2 * _SAID else f"{message[:_SAID]} … {message[-_SAID:]}"
+
+
+_SAID = 500
 _REFUSED_WHY = {401: ": the credentials are expired, withdrawn, or not of this cluster"}
 
 
