@@ -510,7 +510,11 @@ def test_a_server_that_ends_every_watch_at_once_is_not_flooded(faulty: Any, foll
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_a_refusal_of_this_identity_is_told_and_mends_itself(faulty: Any, follow: Any, code: int) -> None:
+def test_a_refusal_of_this_identity_is_told_and_mends_itself(
+    faulty: Any, follow: Any, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(feed, "LONGEST_PAUSE", 0.05)
+
     def script(exchange: Exchange) -> None:
         if "watch" in exchange.query:
             exchange.begin_stream()
