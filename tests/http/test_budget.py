@@ -1,8 +1,8 @@
 """The byte budget: bytes that may be held at once, which runs share in turn.
 
 Cases: runs take turns, however many uploads each has, and one that gives up costs its run no turn; what fits
-goes at once; what does not waits; a small one does not overtake a large one; more than the total counts as all
-of it; giving back on errors; one that gives up while it waits, or just as its turn comes, leaves the rest
+goes at once; what does not waits; a small one does not overtake a large one; more than the total counts as
+all of it; giving back on errors; one that gives up while it waits, or just as its turn comes, leaves the rest
 moving; whatever happens in whatever order, the total is never passed and all is given back.
 """
 
