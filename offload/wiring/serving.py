@@ -123,7 +123,12 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         policy=policy,
         prefix=settings.s3_prefix,
         budget=ByteBudget(settings.upload_memory),
-        limits=Limits(settings.upload_max_size, settings.upload_max_concurrent, settings.upload_stall),
+        limits=Limits(
+            settings.upload_max_size,
+            settings.upload_max_concurrent,
+            settings.upload_stall,
+            settings.upload_min_rate,
+        ),
     )
     browse = Browse(
         index,
