@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script beside the files that it is for, not a package
-"""Print the direct dependencies of a lock file (dev, image, build, seaweedfs, mlflow), as pyproject.toml has them.
+"""Print the direct dependencies of a lock file (dev, image, mlflow …), as pyproject.toml has them.
 
 pip-compile reads neither dependency groups nor, without building the package, extras; this reads both.
 """
