@@ -596,6 +596,12 @@ def test_a_pause_that_the_server_asks_for_is_kept(faulty: Any, follow: Any) -> N
     assert time.monotonic() - began >= 1
 
 
+def test_pauses_grow_to_their_longest_and_stay_there_however_long_the_outage() -> None:
+    pauses = [feed.pause_after(failures) for failures in (0, 1, 100, 100_000)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (feed.FIRST_PAUSE, feed.LONGEST_PAUSE)
+
+
 def test_what_others_write_in_odd_shapes_reads_as_absent(faulty: Any) -> None:
     odd = body() | {"spec": {"agentRef": "coder"}, "status": {"phase": 3, "finishedAt": "soon"}}
     run = faulty(lambda exchange: exchange.answer(200, odd)).cluster.get("ns", "demo")
