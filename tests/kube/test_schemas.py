@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from tests.kube.rooms import NAMESPACE, KubeRoom, kube_room
 
 from offload.cluster.interface import AgentRun
 from offload.domain import structural
@@ -23,7 +24,6 @@ from offload.domain.conditions import TRUNCATED
 from offload.domain.projection import Caps
 from offload.services.publish import Outcome, Publisher
 from tests.kube.control_plane import ControlPlane
-from tests.kube.rooms import NAMESPACE, KubeRoom, kube_room
 from tests.kube.schemas import KEEPING, SILENT, UNUSABLE, changed, read
 from tests.kube.site import Kubectl
 from tests.publishing import AGENTRUNS, eventually
