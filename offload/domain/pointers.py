@@ -132,11 +132,6 @@ class StatusSchema:
         return structural.list_key(self.artifacts, entry)
 
 
-def open_schema() -> StatusSchema:
-    """A schema that keeps everything: what is assumed where no API server is known."""
-    return read_schema(structural.OPEN)
-
-
 def read_schema(served: Mapping[str, Any]) -> StatusSchema:
     """Reduce the served OpenAPI schema of `status` (references resolved).
 

@@ -5,12 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import yaml
 
 from offload.dev.stores import StoreAddress
-from tests.conftest import CRD
 from tests.kube.control_plane import ControlPlane
 from tests.kube.room import KubeRoom, opening_room
+from tests.kube.schemas import Crd, read
 from tests.kube.site import SYSTEM, Kubectl, KubeSite
 from tests.publishing import NAMESPACE
 
@@ -25,18 +24,27 @@ def kubectl(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def served(control_plane: ControlPlane) -> Iterator[Callable[[Path], None]]:
-    """Serves another AgentRun CRD, from a file; after the module the one of deploy/crd is served again."""
-    yield lambda path: control_plane.install_crd(yaml.safe_load(path.read_text()))
-    control_plane.install_crd(yaml.safe_load(CRD.read_text()))
+def served(control_plane: ControlPlane) -> Iterator[Callable[[Crd], None]]:
+    """Has another AgentRun CRD served; after the module the one of deploy/crd is served again."""
+    yield control_plane.install_crd
+    control_plane.install_crd(read("ours"))
+
+
+@pytest.fixture(scope="session")
+def agents(
+    control_plane: ControlPlane, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
+) -> ControlPlane:
+    """A cluster with the namespace that rooms share, in which our accounts have their Roles."""
+    folder = tmp_path_factory.mktemp("agents")
+    inside = Kubectl(control_plane.kubeconfig(folder / "kubeconfig"), NAMESPACE)
+    inside("create", "namespace", NAMESPACE)
+    inside("apply", "-f", "-", stdin=kubectl("kustomize", "deploy/base/rbac-namespaced"))
+    return control_plane
 
 
 @pytest.fixture
-def kube_room(
-    control_plane: ControlPlane, kubectl: Kubectl, create_database: Callable[[], str], tmp_path: Path
-) -> Iterator[KubeRoom]:
-    kubectl("apply", "-f", "-", stdin=f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}")
-    with opening_room(control_plane, create_database(), tmp_path) as room:
+def kube_room(agents: ControlPlane, create_database: Callable[[], str], tmp_path: Path) -> Iterator[KubeRoom]:
+    with opening_room(agents, create_database(), tmp_path) as room:
         yield room
 
 

@@ -1,18 +1,25 @@
-"""The publishing rooms on a real API server, PostgreSQL and objects in memory."""
+"""The publishing rooms of tests/publishing.py on a real API server, as our service account."""
 
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from offload.index import Index
+from offload.cluster.api import TooOldError
+from offload.cluster.interface import AgentRun
+from offload.index import Index, publishing
 from offload.index.recorder import Recorder
+from offload.services.publish import Outcome
+from tests.kube.audit import OURS, patches
 from tests.kube.control_plane import ControlPlane
-from tests.publishing import Room, Streams, eventually
+from tests.kube.schemas import Crd, status_of
+from tests.kube.site import SYSTEM
+from tests.publishing import AGENTRUNS, NAMESPACE, Room, Streams, eventually
 
 
 @dataclass(frozen=True)
@@ -22,23 +29,53 @@ class _Server:
 
 
 class KubeRoom(Room):
+    """`api` is an administrator's, `cluster` our controller's account's."""
+
     def __init__(self, plane: ControlPlane, index: Index, folder: Path) -> None:
-        self.kubeconfig = plane.kubeconfig(folder / "kubeconfig")
+        account = plane.service_account_kubeconfig(folder / "kubeconfig", SYSTEM, "offload-controller")
         recorder = Recorder(index, grace=timedelta(hours=24))
-        super().__init__(index, _Server(str(self.kubeconfig), plane.url), recorder, Streams())
+        super().__init__(index, _Server(str(account), plane.url), recorder, Streams())
+        self.plane = plane
         self.api.close()
         trusted = ssl.create_default_context(cafile=plane.ca_file)
         trusted.load_cert_chain(*plane.admin_certificate)
-        self.api = httpx.Client(base_url=plane.url, verify=trusted)
+        self.api = httpx.Client(base_url=plane.url, verify=trusted, timeout=20)
+        self._served: Crd | None = None
 
-    def read_schema(self) -> None:
-        """Read what is served now; another CRD's document is first answered by a redirection."""
+    def serve(self, crd: Crd) -> None:
+        """Have the cluster serve this CRD, and know it."""
+        if crd == self._served:
+            return
+        self.plane.install_crd(crd)
+        eventually(lambda: self.api.get(AGENTRUNS).status_code == httpx.codes.OK, 20)
+        eventually(lambda: self._reads(crd), 20)
+        self.schema.refresh()
+        self._served = crd
 
-        def is_read() -> bool:
-            self.schema.refresh()
-            return self.schema.problem is None
+    def _reads(self, crd: Crd) -> bool:
+        # The index of documents lags up to a second: an old one's address is answered by a redirection.
+        with suppress(TooOldError):
+            return self.cluster.status_schema() == status_of(crd)
+        return False
 
-        eventually(is_read)
+    def put(self, run: AgentRun, status: Mapping[str, Any]) -> None:
+        """Replace the whole status, as a writer does that has read it."""
+        path = f"{AGENTRUNS}/{run.seen.name}"
+        body = {**self.api.get(path).json(), "status": status}
+        self.api.put(f"{path}/status", json=body).raise_for_status()
+
+    def touch(self, run: AgentRun) -> None:
+        with self.index.begin() as tx:
+            publishing.touch(tx, run.seen.uid)
+
+    def look_again(self, run: AgentRun, **values: Any) -> Outcome:
+        """Publish though nothing new was uploaded."""
+        self.touch(run)
+        return self.publish(run, **values)
+
+    def patches(self, run: AgentRun) -> int:
+        """How often our account has patched the run's status, as the API server logged it."""
+        return len(patches(self.plane, OURS, NAMESPACE, run.seen.name))
 
     def close(self) -> None:
         self.recorder.close()
@@ -49,7 +86,7 @@ class KubeRoom(Room):
 
 @contextmanager
 def opening_room(plane: ControlPlane, database_url: str, folder: Path) -> Iterator[KubeRoom]:
-    """A room with a database of its own; runs are in a namespace that rooms share."""
+    """A room with an index of its own; runs are in a namespace that rooms share, and our Roles are in it."""
     index = Index.connect(database_url)
     room = KubeRoom(plane, index, folder)
     try:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -25,31 +24,26 @@ from offload.errors import ClusterUnavailableError, IndexUnavailableError, Store
 from offload.index import artifacts, externals, publishing
 from offload.services.publish import Outcome
 from tests.kube.room import KubeRoom
+from tests.kube.schemas import Crd, read
 
-CRDS = Path(__file__).parents[1] / "cluster" / "crds"
 LONG = "https://e.org/" + "x" * 2048
 ELSEWHERE = {"name": "theirs", "url": "https://e.org/theirs"}
 
 
 @pytest.fixture(scope="module", params=["early", "preserving"])
-def schema(request: pytest.FixtureRequest, served: Callable[[Path], None]) -> str:
-    served(CRDS / f"{request.param}.yaml")
-    return str(request.param)
+def schema(request: pytest.FixtureRequest, served: Callable[[Crd], None]) -> Crd:
+    crd = read(request.param)
+    served(crd)
+    return crd
 
 
 @pytest.fixture
-def room(schema: str, kube_room: KubeRoom) -> KubeRoom:  # noqa: ARG001 - it is to be served by now
-    kube_room.read_schema()
+def room(schema: Crd, kube_room: KubeRoom) -> KubeRoom:
+    kube_room.serve(schema)
     return kube_room
 
 
 only_open = pytest.mark.parametrize("schema", ["preserving"], indirect=True)
-
-
-def look_again(room: KubeRoom, run: AgentRun, **values: Any) -> Outcome:
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
-    return room.publish(run, **values)
 
 
 def history(room: KubeRoom, run: AgentRun, limit: int = 1000) -> list[Artifact]:
@@ -88,7 +82,7 @@ def test_content_in_any_field_becomes_an_artifact_with_its_origin(room: KubeRoom
         {"name": "data:,name"},
     ]
     room.write(run.seen.name, {"artifacts": entries, "phase": "Running"})
-    assert look_again(room, run) is Outcome.WRITTEN
+    assert room.look_again(run) is Outcome.WRITTEN
     found = contents(room, run)
     named = next(name for name in found if name.startswith("adopted-"))
     assert found == {
@@ -105,7 +99,7 @@ def test_content_in_any_field_becomes_an_artifact_with_its_origin(room: KubeRoom
     assert_only_pointers(room, run)
     assert room.status(run)["phase"] == "Running"
     version = room.read(run).resource_version
-    assert look_again(room, run) is Outcome.UNCHANGED
+    assert room.look_again(run) is Outcome.UNCHANGED
     assert room.read(run).resource_version == version
 
 
@@ -122,7 +116,7 @@ def test_what_only_an_open_schema_lets_in_is_kept_too(room: KubeRoom) -> None:
         None,
     ]
     room.write(run.seen.name, {"artifacts": entries})
-    look_again(room, run)
+    room.look_again(run)
     found = contents(room, run)
     text = next(name for name in found if name.startswith("adopted-"))
     assert found == {
@@ -140,7 +134,7 @@ def test_what_only_an_open_schema_lets_in_is_kept_too(room: KubeRoom) -> None:
 def test_a_list_that_is_none_is_kept_too(room: KubeRoom) -> None:
     run = room.create()
     room.write(run.seen.name, {"artifacts": {"log": "data:,x"}})
-    look_again(room, run)
+    room.look_again(run)
     assert list(contents(room, run).values()) == [("status:log", b"x")]
     assert_only_pointers(room, run)
 
@@ -156,7 +150,7 @@ def test_nothing_leaves_status_while_the_store_is_away(room: KubeRoom) -> None:
             raise StoreUnavailableError
 
     room.objects.before = away
-    assert look_again(room, run) is Outcome.FAILED
+    assert room.look_again(run) is Outcome.FAILED
     assert room.read(run).resource_version == before.resource_version
     room.objects.before = lambda *_: None
     assert room.publish(run) is Outcome.WRITTEN
@@ -175,7 +169,7 @@ def test_a_crash_before_the_row_or_before_the_patch_stores_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(room.recorder, "record", lost)
-        assert look_again(room, run) is Outcome.UNAVAILABLE
+        assert room.look_again(run) is Outcome.UNAVAILABLE
     assert history(room, run) == []
     [orphan] = room.objects.list("offload/")
 
@@ -224,10 +218,10 @@ def test_a_writer_that_brings_content_back_is_answered_without_storing_it_again(
     inline = {"artifacts": [{"name": "report", "url": "data:,x"}]}
     for _ in range(3):
         room.write(run.seen.name, inline)
-        assert look_again(room, run) is Outcome.WRITTEN
+        assert room.look_again(run) is Outcome.WRITTEN
     room.upload(run, "report", b"newer")
     room.write(run.seen.name, inline)
-    look_again(room, run)
+    room.look_again(run)
     assert [one.size_bytes for one in history(room, run)] == [1, 5]
     assert_only_pointers(room, run)
 
@@ -236,12 +230,12 @@ def test_entries_that_point_elsewhere_are_listed_in_order_and_counted(room: Kube
     run = room.create()
     caps = Caps(count=3)
     room.write(run.seen.name, {"artifacts": [ELSEWHERE]})
-    look_again(room, run, caps=caps)
+    room.look_again(run, caps=caps)
     room.upload(run, "a")
     room.publish(run, caps=caps)
     later = {"name": "later", "url": "https://e.org/later"}
     room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], later]})
-    look_again(room, run, caps=caps)
+    room.look_again(run, caps=caps)
     assert room.names(run) == ["theirs", "a", "later"]
     room.upload(run, "b")
     room.publish(run, caps=caps)
@@ -250,7 +244,7 @@ def test_entries_that_point_elsewhere_are_listed_in_order_and_counted(room: Kube
     assert list(room.objects.list("offload/")) == []
     entries = [entry for entry in room.status(run)["artifacts"] if entry["name"] != "later"]
     room.write(run.seen.name, {"artifacts": entries})
-    look_again(room, run, caps=caps)
+    room.look_again(run, caps=caps)
     assert room.names(run) == ["theirs", "a", "b"]
     assert states(room, run) == {"theirs": "listed", "later": "removed"}
 
@@ -264,11 +258,11 @@ def test_an_older_view_removes_no_entry_of_another_writer(room: KubeRoom, left: 
         room.publish(run)
     full = [*room.status(run)["artifacts"], ELSEWHERE]
     room.write(run.seen.name, {"artifacts": full})
-    look_again(room, run)
+    room.look_again(run)
     room.upload(run, "c")
     room.publish(run)
     room.write(run.seen.name, {"artifacts": [full[n] for n in left]})
-    look_again(room, run)
+    room.look_again(run)
     assert room.names(run) == ["a", "b", "theirs", "c"]
     assert states(room, run) == {"theirs": "listed"}
 
@@ -277,10 +271,10 @@ def test_an_entry_that_lost_its_address_on_the_way_is_the_one_of_its_name(room: 
     run = room.create()
     artifact = room.upload(run, "log")
     room.write(run.seen.name, {"artifacts": [ELSEWHERE]})
-    look_again(room, run)
+    room.look_again(run)
     before = room.status(run)["artifacts"]
     room.write(run.seen.name, {"artifacts": [{"name": "log", "url": ""}, {"name": "theirs"}]})
-    assert look_again(room, run) is Outcome.WRITTEN
+    assert room.look_again(run) is Outcome.WRITTEN
     assert room.status(run)["artifacts"] == before
     assert {"log", "theirs"} == set(room.names(run))
     assert history(room, run) == [artifact]
@@ -299,7 +293,7 @@ def test_an_address_from_an_old_bucket_is_ours_and_another_runs_is_not(room: Kub
         {"name": "key alone", "key": old.key},
     ]
     room.write(run.seen.name, {"artifacts": entries})
-    look_again(room, run)
+    room.look_again(run)
     assert states(room, run) == {"of-another-run": "listed"}
     assert sorted(room.names(run)) == ["kept", "of-another-run"]
 
@@ -310,7 +304,7 @@ def test_one_entry_with_a_mebibyte_of_content(room: KubeRoom) -> None:
     encoded = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
     assert len(encoded) > 2**20
     room.write(run.seen.name, {"artifacts": [{"name": "core", "url": encoded}]})
-    assert look_again(room, run) is Outcome.WRITTEN
+    assert room.look_again(run) is Outcome.WRITTEN
     assert contents(room, run) == {"core": ("status:url", data)}
     assert_only_pointers(room, run)
 
@@ -319,7 +313,7 @@ def test_five_hundred_entries_of_two_kilobytes(room: KubeRoom) -> None:
     run = room.create()
     entries = [{"name": f"r-{n:03}", "url": f"data:,{n}-" + "z" * 2000} for n in range(500)]
     room.write(run.seen.name, {"artifacts": entries})
-    assert look_again(room, run) is Outcome.WRITTEN
+    assert room.look_again(run) is Outcome.WRITTEN
     found = history(room, run)
     assert [one.name for one in found] == [entry["name"] for entry in entries]
     assert all(earlier.seq < later.seq for earlier, later in pairwise(found))
@@ -331,7 +325,7 @@ def test_five_hundred_entries_that_point_elsewhere(room: KubeRoom) -> None:
     run = room.create()
     entries = [{"name": f"r-{n:03}", "url": f"https://e.org/{n}-" + "z" * 2000} for n in range(500)]
     room.write(run.seen.name, {"artifacts": entries})
-    assert look_again(room, run) is Outcome.WRITTEN
+    assert room.look_again(run) is Outcome.WRITTEN
     assert room.status(run)["artifacts"] == entries[-len(room.names(run)) :]
     assert list(states(room, run).values()).count("left-out") == 500 - len(room.names(run))
     assert room.status(run)["conditions"][0]["reason"] == "ByteLimit"

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from offload.domain.run import Run
 from offload.index import runs
+from tests.kube.audit import OURS
 from tests.kube.control_plane import ControlPlane
-from tests.kube.site import SYSTEM, KubeSite
+from tests.kube.site import KubeSite
 from tests.programs import Program, until
 
 RUNS = int(os.environ.get("RUNS", "1000"))
@@ -90,8 +91,7 @@ def runs_of(site: KubeSite) -> list[Run]:
 
 
 def asked(site: KubeSite) -> list[str]:
-    user = f"system:serviceaccount:{SYSTEM}:offload-controller"
-    return [one["verb"] for one in site.plane.audit(user)]
+    return [one["verb"] for one in site.plane.audit(OURS)]
 
 
 def verbs(site: KubeSite, before: int) -> list[str]:

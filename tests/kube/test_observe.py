@@ -8,10 +8,10 @@
 import json
 from typing import Any
 
-from tests.kube.site import SYSTEM, KubeSite
+from tests.kube.audit import OURS, asked
+from tests.kube.site import KubeSite
 from tests.programs import Program, free_port, metrics, until
 
-USER = f"system:serviceaccount:{SYSTEM}:offload-controller"
 ELSEWHERE = {"name": "report", "url": "https://reports.example/7"}
 BARE = {"name": "a"}
 """In whose place an artifact of ours of that name would stand."""
@@ -96,9 +96,8 @@ def writes(site: KubeSite) -> list[str]:
     """What the controller changed in the site's namespace, as the API server logged it."""
     return [
         f"{event['verb']} {event['requestURI']}"
-        for event in site.plane.audit(USER)
-        if (event.get("objectRef") or {}).get("namespace") == site.namespace
-        and event["verb"] not in {"get", "list", "watch"}
+        for event in asked(site.plane, OURS, site.namespace)
+        if event["verb"] not in {"get", "list", "watch"}
     ]
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from offload.dev.stores import StoreAddress
 from offload.index import runs
+from tests.kube.audit import OURS, asked
 from tests.kube.control_plane import ControlPlane
 from tests.kube.faults import Asked, Faults, answer
 from tests.kube.site import SYSTEM, Kubectl, KubeSite
@@ -282,7 +283,4 @@ def test_under_a_low_rate_urgent_runs_come_first_and_the_list_does_not_wait(kube
 
 def own(site: KubeSite) -> list[dict[str, Any]]:
     """The controller's requests in the site's namespace, as the API server logged them."""
-    user = f"system:serviceaccount:{SYSTEM}:offload-controller"
-    return [
-        one for one in site.plane.audit(user) if one.get("objectRef", {}).get("namespace") == site.namespace
-    ]
+    return asked(site.plane, OURS, site.namespace)

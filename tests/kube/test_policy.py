@@ -23,6 +23,7 @@ import yaml
 
 from offload.cluster.kubernetes import KubernetesCluster
 from offload.errors import StatusRefusedError
+from tests.kube.audit import OURS, patches
 from tests.kube.control_plane import ControlPlane
 from tests.kube.site import Kubectl, KubeSite
 from tests.programs import ROOT, until
@@ -401,6 +402,5 @@ def _attempts(site: KubeSite) -> list[tuple[int, datetime]]:
     """The controller's writes in this namespace: what each was answered, and when it came."""
     return [
         (event["responseStatus"]["code"], datetime.fromisoformat(event["requestReceivedTimestamp"]))
-        for event in site.plane.audit("system:serviceaccount:offload:offload-controller")
-        if event["verb"] == "patch" and event["objectRef"]["namespace"] == site.namespace
+        for event in patches(site.plane, OURS, site.namespace)
     ]

@@ -24,10 +24,11 @@ import psycopg
 import pytest
 
 from offload.controller.dispatch import LEASE
+from tests.kube import audit
+from tests.kube.audit import OURS
 from tests.kube.site import SYSTEM, KubeSite
 from tests.programs import Program, Wire, until
 
-USER = f"system:serviceaccount:{SYSTEM}:offload-controller"
 DELAY_SECONDS = 5.0
 
 
@@ -197,8 +198,7 @@ def patches(site: KubeSite) -> Counter[tuple[str, int]]:
     """Writes of the controllers in the site's namespace, by run and answer, as the API server logged them."""
     return Counter(
         (event["objectRef"]["name"], event["responseStatus"]["code"])
-        for event in site.plane.audit(USER)
-        if event["verb"] == "patch" and event["objectRef"]["namespace"] == site.namespace
+        for event in audit.patches(site.plane, OURS, site.namespace)
     )
 
 

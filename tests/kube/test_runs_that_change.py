@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from offload.cluster.interface import AgentRun
-from offload.index import publishing, runs
+from offload.index import runs
 from offload.services.publish import Outcome
 from tests.kube.room import KubeRoom
+from tests.kube.schemas import read
 from tests.kube.site import Kubectl, KubeSite
 from tests.programs import until
 from tests.publishing import NAMESPACE
@@ -44,14 +45,8 @@ class Applier:
 
 @pytest.fixture
 def room(kube_room: KubeRoom) -> KubeRoom:
-    kube_room.read_schema()
+    kube_room.serve(read("ours"))
     return kube_room
-
-
-def look_again(room: KubeRoom, run: AgentRun) -> Outcome:
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
-    return room.publish(run)
 
 
 def owners(kubectl: Kubectl, run: AgentRun, field: str) -> set[str]:
@@ -82,7 +77,7 @@ def test_one_that_applies_other_fields_keeps_them_and_is_never_in_conflict(
     apply({"phase": "Succeeded"})
     assert room.names(run) == ["log"]
     assert "theirNote" not in room.status(run)
-    assert look_again(room, run) is Outcome.UNCHANGED
+    assert room.look_again(run) is Outcome.UNCHANGED
 
 
 def test_one_that_applies_artifacts_is_told_of_that_conflict_alone(room: KubeRoom, kubectl: Kubectl) -> None:
@@ -90,7 +85,7 @@ def test_one_that_applies_artifacts_is_told_of_that_conflict_alone(room: KubeRoo
     apply = Applier(kubectl, run)
     wanted = {"phase": "Running", "artifacts": [THEIRS]}
     apply(wanted)
-    look_again(room, run)
+    room.look_again(run)
     room.upload(run, "log")
     assert room.publish(run) is Outcome.WRITTEN
     assert room.names(run) == ["theirs", "log"]
@@ -102,7 +97,7 @@ def test_one_that_applies_artifacts_is_told_of_that_conflict_alone(room: KubeRoo
     for _ in range(2):
         apply({**wanted, "phase": "Succeeded"}, "--force-conflicts")
         assert room.names(run) == ["theirs"]
-        assert look_again(room, run) is Outcome.WRITTEN
+        assert room.look_again(run) is Outcome.WRITTEN
         assert room.names(run) == ["theirs", "log"]
     assert room.status(run)["phase"] == "Succeeded"
 
@@ -121,7 +116,7 @@ def test_conditions_that_were_applied_stay_and_are_owned_with_ours(room: KubeRoo
     told = apply({"conditions": [{**ready, "status": "False"}]}, fails=True)
     assert ".status.conditions" in told
     apply({"conditions": [{**ready, "status": "False"}]}, "--force-conflicts")
-    assert look_again(room, run) is Outcome.WRITTEN
+    assert room.look_again(run) is Outcome.WRITTEN
     found = {one["type"]: one["status"] for one in room.status(run)["conditions"]}
     assert found == {"Ready": "False", "ArtifactsTruncated": "True"}
 

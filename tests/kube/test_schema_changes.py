@@ -7,15 +7,15 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 
 import httpx
 import pytest
 
-from tests.kube.control_plane import ControlPlane
-from tests.kube.rooms import ACCOUNT
+from tests.kube import audit
+from tests.kube.audit import OURS
 from tests.kube.schemas import CRDS, PATCH, UNUSABLE, Crd, patched, read
 from tests.kube.site import KubeSite
 from tests.programs import Program, free_port, metrics, until
@@ -26,17 +26,11 @@ CRD = "agentruns.agents.proompteng.ai"
 NATIVE, LEGACY = {"name", "type", "uri", "contentType", "sizeBytes"}, {"name", "key", "url"}
 
 
-@pytest.fixture(autouse=True)
-def ours_again(control_plane: ControlPlane) -> Iterator[None]:
-    yield
-    control_plane.install_crd(read("ours"))
-
-
 @pytest.fixture
-def served(kube_site: KubeSite) -> KubeSite:
-    """A site whose API server serves the CRD of the widely installed chart."""
+def site(kube_site: KubeSite, served: Callable[[Crd], None]) -> KubeSite:
+    """One whose API server serves the CRD of the widely installed chart."""
     kube_site.environment["OFFLOAD_METRICS_PORT"] = str(free_port())
-    kube_site.plane.install_crd(read("legacy"))
+    served(read("legacy"))
     kube_site.serve(OFFLOAD_METRICS_PORT="0")
     return kube_site
 
@@ -56,17 +50,13 @@ def fields(site: KubeSite, run: str) -> list[set[str]]:
 
 
 def patches(site: KubeSite, run: str) -> int:
-    path = f"/{site.namespace}/agentruns/{run}/status"
-    return sum(
-        event["verb"] == "patch" and event["requestURI"].partition("?")[0].endswith(path)
-        for event in site.plane.audit(ACCOUNT)
-    )
+    return len(audit.patches(site.plane, OURS, site.namespace, run))
 
 
-def test_a_schema_without_pointers_is_told_and_mended_without_a_restart(served: KubeSite) -> None:
-    stage, plane = served.stage, served.plane
+def test_a_schema_without_pointers_is_told_and_mended_without_a_restart(site: KubeSite) -> None:
+    stage, plane = site.stage, site.plane
     plane.install_crd(UNUSABLE["no-address"])
-    controller = served.controller()
+    controller = site.controller()
     stage.create_run("demo")
     assert stage.put("demo", "log", b"hello").status_code == 201
     until(lambda: problems(controller)[0] == 503)
@@ -90,24 +80,24 @@ def test_a_schema_without_pointers_is_told_and_mended_without_a_restart(served: 
 
 
 @pytest.mark.parametrize("pause", [0, 4])
-def test_a_crd_that_was_deleted_and_created_again(served: KubeSite, pause: float) -> None:
-    stage, plane = served.stage, served.plane
-    controller = served.controller()
+def test_a_crd_that_was_deleted_and_created_again(site: KubeSite, pause: float) -> None:
+    stage, plane = site.stage, site.plane
+    controller = site.controller()
     old = stage.create_run("demo")
     assert stage.put("demo", "log", b"hello").status_code == 201
     until(lambda: stage.names("demo") == ["log"])
 
-    served.kubectl("delete", "crd", CRD)
+    site.kubectl("delete", "crd", CRD)
     if pause:
         until(lambda: "is the CRD installed" in str(problems(controller)[1]))
         time.sleep(pause)  # several looks find nothing
     plane.install_crd(read("legacy"))
-    new = until(lambda: created(served, "demo"))
+    new = until(lambda: created(site, "demo"))
     assert new != old
     until(lambda: stage.put("demo", "log", b"again", uid=new).status_code == 201)
     until(lambda: stage.names("demo") == ["log"], BY_ITSELF)
     until(lambda: problems(controller)[0] == 200)
-    runs = f"namespaces/{served.namespace}/agentruns"
+    runs = f"namespaces/{site.namespace}/agentruns"
     until(lambda: stage.get(f"{runs}/demo", uid=old).json()["deletedAt"])
     assert stage.get(f"{runs}/demo", uid=new).json()["deletedAt"] is None
     [kept] = stage.get(f"{runs}/demo/artifacts", uid=old).json()["items"]
@@ -135,22 +125,22 @@ def patch_by_kustomize(site: KubeSite, folder: Path, base: str) -> None:
 
 @pytest.mark.parametrize(("base", "how"), [("legacy", "kubectl"), ("early", "kustomize")])
 def test_legacy_pointers_become_native_once_the_crd_is_patched(
-    served: KubeSite, tmp_path_factory: pytest.TempPathFactory, base: str, how: str
+    site: KubeSite, tmp_path_factory: pytest.TempPathFactory, base: str, how: str
 ) -> None:
-    stage = served.stage
-    served.plane.install_crd(read(base))
-    served.controller()
+    stage = site.stage
+    site.plane.install_crd(read(base))
+    site.controller()
     for run in ("one", "two"):
         stage.create_run(run, phase="Running", startedAt="2026-01-01T00:00:00Z")
         assert stage.put(run, "log", b"hello", type="log").status_code == 201
-        until(lambda run=run: fields(served, run) == [LEGACY])
+        until(lambda run=run: fields(site, run) == [LEGACY])
     if how == "kubectl":
-        patch_by_kubectl(served)
+        patch_by_kubectl(site)
     else:
-        patch_by_kustomize(served, tmp_path_factory.mktemp("kustomize"), base)
+        patch_by_kustomize(site, tmp_path_factory.mktemp("kustomize"), base)
     for run in ("one", "two"):
-        until(lambda run=run: fields(served, run) == [NATIVE | LEGACY], BY_ITSELF)
-        assert patches(served, run) == 2
+        until(lambda run=run: fields(site, run) == [NATIVE | LEGACY], BY_ITSELF)
+        assert patches(site, run) == 2
         status = stage.status(run)
         assert (status["phase"], status["startedAt"]) == ("Running", "2026-01-01T00:00:00Z")
         [entry] = status["artifacts"]
@@ -158,13 +148,13 @@ def test_legacy_pointers_become_native_once_the_crd_is_patched(
         assert (entry["type"], entry["sizeBytes"]) == ("log", 5)
 
 
-def test_a_patch_that_is_reverted_is_not_fought(served: KubeSite) -> None:
-    stage, plane = served.stage, served.plane
-    served.controller()
+def test_a_patch_that_is_reverted_is_not_fought(site: KubeSite) -> None:
+    stage, plane = site.stage, site.plane
+    site.controller()
     stage.create_run("demo", phase="Running", startedAt="2026-01-01T00:00:00Z")
     assert stage.put("demo", "log-0", b"hello").status_code == 201
-    until(lambda: fields(served, "demo") == [LEGACY])
-    before, uploads = patches(served, "demo"), 1
+    until(lambda: fields(site, "demo") == [LEGACY])
+    before, uploads = patches(site, "demo"), 1
     changes: list[Crd] = [patched(read("legacy")), read("legacy")] * 3
     for crd in changes:
         plane.install_crd(crd)
@@ -173,13 +163,13 @@ def test_a_patch_that_is_reverted_is_not_fought(served: KubeSite) -> None:
         uploads += 1
         time.sleep(0.5)
     until(lambda: stage.names("demo") == [f"log-{number}" for number in range(uploads)], 20)
-    until(lambda: fields(served, "demo") == [LEGACY] * uploads)
+    until(lambda: fields(site, "demo") == [LEGACY] * uploads)
     status = stage.status("demo")
     assert (status["phase"], status["startedAt"]) == ("Running", "2026-01-01T00:00:00Z")
-    settled = patches(served, "demo")
+    settled = patches(site, "demo")
     # One for what is new, one for another dialect, one that a stale schema has refused.
     assert settled - before <= 3 * len(changes)
     version = stage.read("demo")["metadata"]["resourceVersion"]
     time.sleep(5)  # left alone, nothing is written any more
-    assert patches(served, "demo") == settled
+    assert patches(site, "demo") == settled
     assert stage.read("demo")["metadata"]["resourceVersion"] == version

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from tests.kube.rooms import NAMESPACE, KubeRoom, kube_room
 
 from offload.cluster.interface import AgentRun
 from offload.domain import structural
@@ -24,8 +23,8 @@ from offload.domain.conditions import TRUNCATED
 from offload.domain.projection import Caps
 from offload.services.publish import Outcome, Publisher
 from tests.kube.control_plane import ControlPlane
-from tests.kube.schemas import KEEPING, SILENT, UNUSABLE, changed, read
-from tests.kube.site import Kubectl
+from tests.kube.room import KubeRoom, opening_room
+from tests.kube.schemas import KEEPING, SILENT, UNUSABLE, Crd, changed, read
 from tests.publishing import AGENTRUNS, eventually
 
 THEIRS = {
@@ -55,17 +54,13 @@ class Wiretap:
 
 @pytest.fixture(scope="module")
 def room(
-    control_plane: ControlPlane, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
+    agents: ControlPlane,
+    served: Callable[[Crd], None],  # noqa: ARG001 - has ours served again after these tests
+    create_database: Callable[[], str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[KubeRoom]:
-    folder = tmp_path_factory.mktemp("schemas")
-    admin = Kubectl(control_plane.kubeconfig(folder / "admin"), NAMESPACE)
-    admin(
-        "apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    )
-    admin("apply", "-f", "-", stdin=kubectl("kustomize", "deploy/base/rbac-namespaced"))
-    with kube_room(control_plane, folder) as opened:
+    with opening_room(agents, create_database(), tmp_path_factory.mktemp("schemas")) as opened:
         yield opened
-        opened.serve(read("ours"))
 
 
 @pytest.fixture
@@ -89,17 +84,15 @@ def published_as_sent(room: KubeRoom, tap: Wiretap, run: AgentRun, publisher: Pu
     for field, value in sent.items():
         assert read_back.status[field] == answer.status[field] == value
     patches = room.patches(run)
-    room.touch(run)
-    assert room.publish(run, publisher) is Outcome.UNCHANGED
+    assert room.look_again(run, publisher=publisher) is Outcome.UNCHANGED
     room.echoes.forget(run.seen.uid)  # as a replica that knows nothing of it
-    room.touch(run)
-    assert room.publish(run, publisher) is Outcome.UNCHANGED
+    assert room.look_again(run, publisher=publisher) is Outcome.UNCHANGED
     assert room.read(run).resource_version == read_back.resource_version
     assert room.patches(run) == patches
     return read_back.status
 
 
-@pytest.mark.parametrize("name", KEEPING)
+@pytest.mark.parametrize("name", KEEPING, scope="module")
 def test_what_is_written_is_what_is_stored(room: KubeRoom, tap: Wiretap, name: str) -> None:
     room.serve(KEEPING[name])
     publisher = room.publisher(caps=Caps(count=12))
@@ -133,7 +126,7 @@ def test_what_is_written_is_what_is_stored(room: KubeRoom, tap: Wiretap, name: s
     assert kept.items() <= theirs.items()
 
 
-@pytest.mark.parametrize("name", [*KEEPING, *SILENT])
+@pytest.mark.parametrize("name", [*KEEPING, *SILENT], scope="module")
 def test_what_the_api_server_makes_of_an_entry_is_predicted(room: KubeRoom, name: str) -> None:
     room.serve({**KEEPING, **SILENT}[name])
     schema = room.schema.current()
@@ -148,7 +141,7 @@ def test_what_the_api_server_makes_of_an_entry_is_predicted(room: KubeRoom, name
             assert answer["artifacts"] == predicted, entries
 
 
-@pytest.mark.parametrize("name", SILENT)
+@pytest.mark.parametrize("name", SILENT, scope="module")
 def test_pointers_are_published_where_conditions_are_not_kept(
     room: KubeRoom, tap: Wiretap, name: str
 ) -> None:

@@ -21,6 +21,8 @@ from kubernetes.config import incluster_config
 from offload.cluster import feed
 from offload.cluster.interface import Change, Listed, Present
 from offload.cluster.kubernetes import KubernetesCluster
+from tests.kube import audit
+from tests.kube.audit import OURS
 from tests.kube.control_plane import ControlPlane
 from tests.kube.faults import Asked, Faults, answer, delay, expired_event
 from tests.kube.site import SYSTEM, Kubectl
@@ -187,9 +189,7 @@ def test_a_watch_that_ends_goes_on_where_it_was(ground: Ground, monkeypatch: pyt
     assert len(following.lists()) == 1
     assert len(following.names()) == 13
     # What was asked is what the API server logged.
-    user = f"system:serviceaccount:{SYSTEM}:offload-controller"
-    logged = [e for e in ground.plane.audit(user) if e.get("objectRef", {}).get("namespace") == namespace]
-    assert [e["verb"] for e in logged].count("list") == 3
+    assert [one["verb"] for one in audit.asked(ground.plane, OURS, namespace)].count("list") == 3
 
 
 @pytest.mark.parametrize("how", ["answer", "event", "page"])

@@ -5,17 +5,17 @@ is no cap; strict mode against a writer that says Running or Succeeded.
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.kube.audit import OURS, least_pause, writes
+from tests.kube.schemas import Crd, read
 from tests.kube.site import KubeSite
-from tests.kube.writers import OURS, Installed, least_pause, writes
+from tests.kube.writers import Installed
 from tests.programs import until
 
-LEGACY = Path(__file__).parents[1] / "cluster" / "crds" / "legacy.yaml"
 READY = {
     "type": "Ready",
     "status": "True",
@@ -27,8 +27,8 @@ REPAIRED_WITHIN = 5.0
 
 
 @pytest.fixture
-def site(kube_site: KubeSite, served: Any) -> KubeSite:
-    served(LEGACY)
+def site(kube_site: KubeSite, served: Callable[[Crd], None]) -> KubeSite:
+    served(read("legacy"))
     return kube_site
 
 
@@ -47,21 +47,22 @@ def at_work(site: KubeSite, run: str, installed: Installed, count: int) -> None:
 
 
 def test_status_is_ours_again_soon_after_another_writer_falls_silent(site: KubeSite) -> None:
-    site.all()
+    cap = 20
+    site.all(JANGAR_AGENTRUN_ARTIFACTS_MAX=str(cap))
     stage = site.stage
     stage.create_run("busy", phase="Running", conditions=[READY])
     installed = Installed(site, stale=1, every=0.15, entry="their-report")
     at_work(site, "busy", installed, 1)
-    names = named(70)
+    names = named(30)
     for name in names:
         upload(site, "busy", name)
         time.sleep(0.1)
     installed.silence()
     silent = datetime.now(UTC)
 
-    until(lambda: stage.names("busy") == names[-50:], REPAIRED_WITHIN)
+    until(lambda: stage.names("busy") == names[-cap:], REPAIRED_WITHIN)
     status = stage.status("busy")
-    assert stage.condition("busy", "ArtifactsTruncated")["message"].startswith("50 of 71 ")  # type: ignore[index]
+    assert stage.condition("busy", "ArtifactsTruncated")["message"].startswith("20 of 31 ")  # type: ignore[index]
     assert stage.condition("busy", "Ready") == READY
     assert stage.condition("busy", "ArtifactsLimited")
     assert status["phase"] == "Running"
@@ -74,14 +75,13 @@ def test_status_is_ours_again_soon_after_another_writer_falls_silent(site: KubeS
     assert least_pause(ours) >= 1
 
 
-@pytest.mark.parametrize("keeps", ["newest", "oldest"])
-def test_a_lower_cap_of_its_own_is_adopted_until_the_run_changes(site: KubeSite, keeps: str) -> None:
+def test_a_lower_cap_of_its_own_is_adopted_until_the_run_changes(site: KubeSite) -> None:
     controller = site.serve(), site.controller()
     stage, names = site.stage, named(8)
     stage.create_run("capped", phase="Running")
     upload(site, "capped", *names)
     until(lambda: stage.names("capped") == names)
-    installed = Installed(site, max=5, keeps=keeps)
+    installed = Installed(site, max=5)
     until(lambda: "publish.length_adopted" in controller[1].errors)
     until(lambda: stage.names("capped") == names[-5:])
     until(lambda: is_told(site, "capped", "5 of 8 "))
@@ -101,6 +101,13 @@ def test_a_lower_cap_of_its_own_is_adopted_until_the_run_changes(site: KubeSite,
     until(lambda: stage.names("capped") == [*names, "log-008", "log-009"], REPAIRED_WITHIN)
     assert stage.condition("capped", "ArtifactsTruncated")["reason"] == "AllListed"  # type: ignore[index]
     assert least_pause(writes(site.plane, OURS, site.namespace, "capped")) >= 1
+
+    stage.create_run("by-the-other-end", phase="Running")
+    upload(site, "by-the-other-end", *names)
+    until(lambda: stage.names("by-the-other-end") == names)
+    Installed(site, max=5, keeps="oldest")
+    until(lambda: is_told(site, "by-the-other-end", "5 of 8 "))
+    until(lambda: stage.names("by-the-other-end") == names[-5:])
 
 
 def test_a_view_that_never_moves_on_is_no_cap(site: KubeSite) -> None:

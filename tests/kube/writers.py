@@ -1,18 +1,12 @@
-"""Other writers beside the service, and what the API server's audit log says of all of them."""
+"""Another writer beside the service: a controller in a process of its own."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from tests.kube.control_plane import ControlPlane
-from tests.kube.site import SYSTEM, KubeSite
+from tests.kube.site import KubeSite
 from tests.programs import ROOT
 
-OURS = f"system:serviceaccount:{SYSTEM}:offload-controller"
 THEIRS = "installed"
 ROLE = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -61,25 +55,3 @@ class Installed:
         self._process.communicate()
         self._errors.close()
         assert ended is None, Path(self._errors.name).read_text()
-
-
-def writes(plane: ControlPlane, user: str, namespace: str, run: str) -> list[datetime]:
-    """When `user` wrote the run's status, as the API server received it; refused ones aside."""
-    return [
-        datetime.fromisoformat(event["requestReceivedTimestamp"])
-        for event in patches(plane, user, namespace, run)
-        if event["responseStatus"]["code"] < 300
-    ]
-
-
-def patches(plane: ControlPlane, user: str, namespace: str, run: str) -> Iterator[dict[str, Any]]:
-    for event in plane.audit(user):
-        found = event.get("objectRef", {})
-        place = (found.get("namespace"), found.get("name"), found.get("subresource"))
-        if event["verb"] == "patch" and place == (namespace, run, "status"):
-            yield event
-
-
-def least_pause(times: list[datetime]) -> float:
-    """The least time between two of them, in seconds."""
-    return min((later - earlier).total_seconds() for earlier, later in pairwise(times))

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 
 from offload.cluster.interface import AgentRun
 from offload.cluster.standin.server import StandIn
+from offload.domain import structural
 from offload.domain.artifact import State
-from offload.domain.pointers import open_schema
+from offload.domain.pointers import read_schema
 from offload.domain.projection import Caps
 from offload.errors import ClusterUnavailableError, StatusConflictError, StatusRefusedError
 from offload.index import publishing, sweeping
@@ -366,6 +367,12 @@ def test_a_preview_needs_no_cluster(room: Room) -> None:
         room.upload(run, f"log-{n}")
     with room.index.read() as tx:
         projection = preview(
-            tx, run.seen.uid, {}, schema=open_schema(), caps=Caps(count=2), strict=False, public_url=None
+            tx,
+            run.seen.uid,
+            {},
+            schema=read_schema(structural.OPEN),
+            caps=Caps(count=2),
+            strict=False,
+            public_url=None,
         )
     assert [entry["name"] for entry in projection.artifacts] == ["log-1", "log-2"]
