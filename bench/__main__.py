@@ -56,22 +56,24 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the servers are ended in order too
     effort = QUICK if chosen.quick else Effort(pairs=chosen.pairs)
     names = chosen.names or list(MEASURES)
-    figures, failed = _measure(names, effort)
-    if not chosen.quick:
-        report.write(figures, names, command=" ".join(["python -m bench", *sys.argv[1:]]))
+    command = None if chosen.quick else " ".join(["python -m bench", *sys.argv[1:]])
+    failed = _measure(names, effort, command)
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")
 
 
-def _measure(names: list[str], effort: Effort) -> tuple[list[Figure], list[str]]:
-    """The figures of these rows, and the rows that failed; one that fails does not end the others."""
-    figures: list[Figure] = []
+def _measure(names: list[str], effort: Effort, command: str | None) -> list[str]:
+    """Measure these rows and, where there is a command to name, write each down once it is there.
+
+    One that fails does not end the others, and keeps its last figures; the answer is which did.
+    """
     failed: list[str] = []
     with ExitStack() as of_all:
         databases = Databases(of_all)
         for name in names:
             began, before = time.monotonic(), os.getloadavg()[0]
             print(f"{name}: load average before {before:.2f}", flush=True)
+            figures: list[Figure] = []
             try:
                 with ExitStack() as of_row:
                     for figure in MEASURES[name](Servers(databases, of_row), effort):
@@ -80,8 +82,11 @@ def _measure(names: list[str], effort: Effort) -> tuple[list[Figure], list[str]]
             except Exception as error:  # noqa: BLE001 - told, and the others go on
                 print(f"  failed: {error!r}", flush=True)
                 failed.append(name)
+            else:
+                if command:
+                    report.write(figures, command=command)
             print(f"  after {time.monotonic() - began:.0f} s", flush=True)
-    return figures, failed
+    return failed
 
 
 if __name__ == "__main__":

@@ -44,18 +44,29 @@ _numbers = count(1)
 
 def measure(*, etcd_artifacts: int = ETCD_ARTIFACTS, rounds: int = 3) -> Iterator[Row]:
     """All rows, from one run on this machine, each as soon as it is there."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="offload-bench-")))
-        open_site = stack.enter_context(_sites(folder))
-        plane = stack.enter_context(_control_plane(folder / "plane"))
-        with open_site(None) as site:
-            yield from _visible(site, "standin", rounds)
-        with open_site(plane) as site:
-            yield from _visible(site, "kubernetes", rounds)
+    yield from visible(rounds)
+    with _stage() as (open_site, plane):
         with open_site(plane) as site:
             yield from _requests(site)
         with open_site(plane) as site:
             yield from _etcd(site, etcd_artifacts)
+
+
+def visible(rounds: int) -> Iterator[Row]:
+    """How soon a pointer is visible, on the stand-in and on a real API server."""
+    with _stage() as (open_site, plane):
+        with open_site(None) as site:
+            yield from _visible(site, "standin", rounds)
+        with open_site(plane) as site:
+            yield from _visible(site, "kubernetes", rounds)
+
+
+@contextmanager
+def _stage() -> Iterator[tuple[Callable[[ControlPlane | None], Any], ControlPlane]]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="offload-bench-")))
+        open_site = stack.enter_context(_sites(folder))
+        yield open_site, stack.enter_context(_control_plane(folder / "plane"))
 
 
 def _visible(site: Site, where: str, rounds: int) -> list[Row]:

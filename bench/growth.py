@@ -97,11 +97,10 @@ def publishing(servers: Servers, effort: Effort) -> Iterator[Json]:
         site.serve()
         controller = site.controller().family()
         names = create_runs(site, runs)[:200]
-        put(site, "first", FOUR, 2, runs=len(names))
+        _send_steadily(site, "first", names, len(names))
         _wait_until_published(site, names)
-        seconds = effort.time(20)
         with load.cpu_seconds(controller) as cpu:
-            sent = _send_steadily(site, names, 100, seconds)
+            sent = _send_steadily(site, "steady", names, effort.count(2000))
             _wait_until_published(site, names)
         yield _row("publishing", f"{runs:,} live runs", "controller CPU ms an upload", 1000 * cpu[0] / sent)
         yield _row("publishing", f"{runs:,} live runs", "controller MiB", load.resident(controller) / MIB)
@@ -178,15 +177,14 @@ def _sizes(site: Site, rows: int) -> Iterator[Json]:
             yield _row("size", f"index {name}", "bytes a row", size / rows)
 
 
-def _send_steadily(site: Site, names: Sequence[str], rate: float, seconds: float) -> int:
-    """Upload to the runs in turn at a steady rate; how many."""
+def _send_steadily(site: Site, word: str, names: Sequence[str], count: int) -> int:
+    """Upload so many to the runs in turn, 100 a second; how many."""
     began = time.monotonic()
-    count = int(rate * seconds)
     with httpx.Client(timeout=30) as sender:
         for number in range(count):
-            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            time.sleep(max(0.0, began + number / 100 - time.monotonic()))
             run = names[number % len(names)]
-            url = f"{site.stage.url}/v1/namespaces/{NAMESPACE}/agentruns/{run}/artifacts/steady-{number}"
+            url = f"{site.stage.url}/v1/namespaces/{NAMESPACE}/agentruns/{run}/artifacts/{word}-{number}"
             sender.put(url, content=b"x").raise_for_status()
     return count
 

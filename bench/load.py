@@ -21,6 +21,10 @@ PATIENCE = 600.0
 _SAMPLE_SECONDS = 0.05
 
 
+class NothingDoneError(RuntimeError):
+    """No request was answered within the time."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What wrk saw: requests a second, and milliseconds."""
@@ -62,7 +66,8 @@ def requests(  # noqa: PLR0913 - what a request is made of
     """Send for some seconds; `RUN` and `FILE` in `path` count up to `runs` and `files`, 0: for ever.
 
     Raises:
-        RuntimeError: requests failed; a figure of failures would be none.
+        NothingDoneError: none was answered.
+        RuntimeError: some failed; a figure of failures would be none.
     """
     told = [method, str(size), str(runs), str(files), path]
     command = [*_wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
@@ -71,7 +76,9 @@ def requests(  # noqa: PLR0913 - what a request is made of
         capture_output=True, text=True, check=True, timeout=PATIENCE, env=_wrk_environment(),
     )  # fmt: skip
     result = json.loads(done.stdout.splitlines()[-1])
-    if result["failed"] or not result["requests"]:
+    if not result["requests"]:
+        raise NothingDoneError(f"{method} {url}{path}: no answer within {seconds} s")
+    if result["failed"]:
         raise RuntimeError(f"{method} {url}{path}: {result}; {done.stdout}")
     return Load(result["requests"] / result["seconds"], result["p50"], result["p99"])
 

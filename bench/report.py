@@ -27,11 +27,11 @@ BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
 Json = dict[str, Any]
 
 
-def write(figures: Sequence[Figure], names: Sequence[str], *, command: str) -> None:
+def write(figures: Sequence[Figure], *, command: str) -> None:
     """Put these figures in the place of those of the same rows, in the file and on the page."""
     RESULTS.parent.mkdir(exist_ok=True)
     known: list[Json] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    measured = {figure.name.partition("/")[0] for figure in figures} | set(names)
+    measured = {figure.name.partition("/")[0] for figure in figures}
     kept = [one for one in known if one["name"].partition("/")[0] not in measured]
     order = list(GOALS)
     rows = [*kept, *(figure.as_json() for figure in figures)]

@@ -2,18 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 
-from bench import load, mlflow
+from bench import mlflow
 from offload.dev.stores import SeaweedFS, StoreAddress
 from offload.index import migrate
 from tests.postgres import running_postgres
@@ -112,8 +113,6 @@ class Servers:
         until(lambda: process.poll() is not None or server.is_up(), 120)
         if process.returncode is not None:
             raise RuntimeError(f"MLflow ended at its start: {(folder / 'log').read_text()[-2000:]}")
-        # Its workers import what they need at their first artifact, which takes seconds.
-        load.uploads([f"{server.url}/first-{number}" for number in range(8)], self.body(4096))
         return server
 
     def process(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
@@ -174,11 +173,7 @@ def bucket_url(store: StoreAddress) -> str:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    for how in (15, 9):
-        try:
-            os.killpg(process.pid, how)
-            process.wait(10)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
+    """At once: nothing of it is kept."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -152,7 +152,9 @@ class Settings(BaseSettings):
     )
     upload_max_size: Size = Field(50 * 2**30, description="Bytes of one artifact at most.")
     upload_max_concurrent: int = Field(
-        1024, ge=1, description="Uploads of one process at once; one more is told to come back (503)."
+        1024,
+        ge=1,
+        description="Uploads at once of one process, and 3/4 of them of one run; one more gets 503.",
     )
     download_max_concurrent: int = Field(
         128,
@@ -167,6 +169,10 @@ class Settings(BaseSettings):
     upload_stall: Duration = Field(
         timedelta(seconds=60),
         description="How long a sender may send nothing before it is answered 408, or a reader take nothing.",
+    )
+    upload_min_rate: Size = Field(
+        16 * 2**10,
+        description="Bytes a second that a sender must keep up while it holds a window; 408 after 60 s.",
     )
     shutdown_grace: Duration = Field(
         timedelta(seconds=25),

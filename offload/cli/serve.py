@@ -56,6 +56,7 @@ def _serve(settings: Settings, stack: ExitStack) -> None:
         served = http_server.run_workers(configured, listener, started=lambda: typer.echo(f"url={url}"))
     else:
         configured = http_server.config(serving.make_app(settings), grace_seconds=grace)
+        serving.keep_what_is_loaded()
         served = http_server.run(configured, listener, started=lambda: typer.echo(f"url={url}"))
     if not served:
         raise typer.Exit(exits.FAILED)

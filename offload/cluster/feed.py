@@ -206,13 +206,19 @@ class _Feed(threading.Thread):
                 return
 
     def _pause(self, error: OffloadError) -> None:
-        most = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
+        most = pause_after(self._failures)
         self._failures += 1
         asked = error.retry_after if isinstance(error, AskedToWaitError) else 0
         seconds = asked + most * random.uniform(0.25, 1)  # noqa: S311 - jitter
         if not self._ended.is_set():
             log.warning("following %s: trying again in %.1f s: %s", self._path, seconds, error)
         self._ended.wait(seconds)
+
+
+def pause_after(failures: int) -> float:
+    """The most seconds to wait after one more than so many failures in a row."""
+    # An outage of hours has more of them than a float has powers of two.
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 10))
 
 
 def _lines(response: urllib3.HTTPResponse) -> Iterator[bytes]:

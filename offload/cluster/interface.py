@@ -74,8 +74,9 @@ class Cluster(Protocol):
     def patch_status(self, run: AgentRun, patch: Mapping[str, Any]) -> AgentRun:
         """JSON-merge-patch (RFC 7396) the status subresource of `run` as it was read.
 
-        `patch` is the value of `status`; the request carries `run`'s resourceVersion and uid as
-        preconditions and `fieldValidation=Strict`. Answers the object as the server now has it.
+        `patch` is the value of `status`; the request carries `run`'s resourceVersion as its precondition
+        (API servers do not look at the uid here; no other incarnation has had that version) and
+        `fieldValidation=Strict`. Answers the object as the server now has it.
 
         Raises:
             StatusConflictError: it changed since it was read: read again, project again.

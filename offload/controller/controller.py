@@ -36,7 +36,7 @@ class Controller:
         *,
         jobs: Sequence[Job] = (),
         holder: str,
-        workers: int = 16,
+        workers: int = 8,
         namespaces: Sequence[str] = (),
     ) -> None:
         """Without a `publisher` nothing is published (`OFFLOAD_PUBLISH=off`)."""

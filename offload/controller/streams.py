@@ -3,9 +3,15 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
+from offload.errors import ShuttingDownError
+
 T = TypeVar("T")
+
+END_SECONDS = 2.0
+"""How long what is ended may take for its own clearing up."""
 
 
 class StreamLoop:
@@ -17,12 +23,23 @@ class StreamLoop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it on the loop; answers or raises what it does."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Run it on the loop; answers or raises what it does, or `ShuttingDownError` once `close` ends it."""
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        except CancelledError as error:
+            raise ShuttingDownError from error
 
     def close(self) -> None:
-        """End the loop and its thread."""
-        asyncio.run_coroutine_threadsafe(self._loop.shutdown_asyncgens(), self._loop).result()
+        """End what still runs, the loop and its thread."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        # A thread that waited for ever would keep the process from ending.
+        if running := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=END_SECONDS)
+        await self._loop.shutdown_asyncgens()

@@ -11,14 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from offload.domain.artifact import Artifact, State
+from offload.domain.conditions import ALL_LISTED, OVER_LIMIT, TRUNCATED, Conditions, Transition, rfc3339
 from offload.domain.limits import STATUS_ENTRIES
 from offload.domain.pointers import Reason, StatusSchema, compact, pointer, unfit_fields
 from offload.domain.quantities import format_size
-
-TRUNCATED = "ArtifactsTruncated"
-OVER_LIMIT = "ArtifactsOverLimit"
-OUR_CONDITIONS = frozenset({TRUNCATED, OVER_LIMIT})
-ALL_LISTED = "AllListed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +49,6 @@ class History:
     """How many entries were there when the run finished; None where that does not matter or is not known."""
     hint: str = ""
     """Where the full history is: a URL, or the command that shows it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A condition that changes its status: one Event."""
-
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +130,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
     left_out = +left_out
 
     desired: dict[str, Any] = {}
-    conditions = _Conditions(status, schema, now)
+    conditions = Conditions(status, schema, now)
     if left_out:
         reason = next(reason for reason in Reason if left_out[reason])
         conditions.set(TRUNCATED, "True", reason, _summary(len(choice.entries), total, history))
@@ -195,7 +183,7 @@ def why_absent(artifact: Artifact, projection: Projection) -> Absence | None:
         return None
     if artifact.state is not State.STORED:
         by = f" by {artifact.ended_by}" if artifact.ended_by else ""
-        at = f" at {_rfc3339(artifact.ended_at)}" if artifact.ended_at else ""
+        at = f" at {rfc3339(artifact.ended_at)}" if artifact.ended_at else ""
         return Absence(artifact.state.value.capitalize(), f"{artifact.state.value}{by}{at}")
     if not artifact.current:
         return Absence("Superseded", "a newer version of the same name is current")
@@ -211,7 +199,7 @@ _EXPLANATIONS = {
     Reason.INLINE_DATA: "it holds content in place of a pointer",
 }
 _UNFIT = frozenset({Reason.URI_TOO_LONG, Reason.INLINE_DATA})
-_ENDED = frozenset({"Failed", "Cancelled"})
+_ENDED = ("Failed", "Cancelled")
 
 
 _Item = tuple[Artifact | Foreign, dict[str, Any], Reason | None]
@@ -307,60 +295,6 @@ def _entry(item: Artifact | Foreign, schema: StatusSchema) -> tuple[dict[str, An
     return entry, None if schema.takes_entry(entry) else Reason.URI_TOO_LONG
 
 
-class _Conditions:
-    """The list of conditions with ours set in place, or behind the others where they were not there."""
-
-    def __init__(self, status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> None:
-        # Defaults that status would get beside the fields that are written are there before they are.
-        found: list[Any] = list(schema.whole(status).get("conditions") or ())
-        self.transitions: list[Transition] = []
-        self._items: list[Any] = []
-        self._places: dict[str, int] = {}
-        self._schema, self._now = schema, now
-        for item in found:
-            type_ = item.get("type") if isinstance(item, Mapping) else None
-            if type_ in OUR_CONDITIONS:
-                if type_ in self._places:
-                    continue
-                self._places[type_] = len(self._items)
-            self._items.append(item)
-
-    @property
-    def items(self) -> list[Any]:
-        """The list as the API server would store it."""
-        stored: list[Any] = self._schema.stored("conditions", self._items)
-        return stored
-
-    def __contains__(self, type_: str) -> bool:
-        return type_ in self._places
-
-    def status(self, type_: str) -> str | None:
-        return self._items[self._places[type_]].get("status") if type_ in self else None
-
-    @property
-    def hold_ours(self) -> bool:
-        return bool(self._places)
-
-    def set(self, type_: str, status: str, reason: str, message: str) -> None:
-        before: Mapping[str, Any] = self._items[self._places[type_]] if type_ in self else {}
-        same = before.get("status") == status
-        since = before.get("lastTransitionTime") if same else None
-        condition = {
-            "type": type_,
-            "status": status,
-            "reason": str(reason),
-            "message": message[: self._schema.longest_message],
-            "lastTransitionTime": since or _rfc3339(self._now),
-        }
-        if type_ in self:
-            self._items[self._places[type_]] = condition
-        else:
-            self._places[type_] = len(self._items)
-            self._items.append(condition)
-        if not same:
-            self.transitions.append(Transition(type_ if status == "True" else str(reason), message))
-
-
 def _summary(shown: int, total: int, history: History) -> str:
     return (
         f"{shown} of {total} artifacts are listed; {format_size(history.stored_bytes)} are stored; "
@@ -392,12 +326,8 @@ def _verdict(status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> 
     verdict = {
         "phase": "Failed",
         "reason": OVER_LIMIT,
-        "finishedAt": status.get("finishedAt") or _rfc3339(now),
+        "finishedAt": status.get("finishedAt") or rfc3339(now),
     }
     return {
         field: value for field, value in verdict.items() if schema.keeps(field) and schema.takes(field, value)
     }
-
-
-def _rfc3339(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,6 +15,7 @@ from offload.http import contents, health, history, problems, uploads
 from offload.http.access import authorise, open_to_all
 from offload.http.parts import Parts
 from offload.http.requests import Requests
+from offload.http.shortcut import Shortcut
 from offload.http.unread import UnreadBodies
 
 _ABOUT = """Artifacts of AgentRuns: bytes in, pointers and a full history out.
@@ -49,6 +50,7 @@ def create_app(opening: Opening) -> ASGIApp:
         app.include_router(router)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     problems.install(app)
+    app.add_middleware(Shortcut)
     return UnreadBodies(Requests(app))
 
 

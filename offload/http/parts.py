@@ -40,6 +40,8 @@ class Parts:
     ingest: Ingest
     browse: Browse
     objects: Objects
+    redirects: bool
+    """Whether readers can reach the store themselves."""
     downloads: asyncio.Semaphore
     """Free places for downloads: each holds a connection to the store and some pieces."""
     stall_seconds: float

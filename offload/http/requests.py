@@ -41,17 +41,18 @@ class Requests:
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request=request_id):
-            try:
-                await self._app(scope, receive, send_named)
-            except Exception:
-                log.exception("request.failed", method=scope["method"], path=scope["path"])
-                if status and not complete:
-                    raise  # the answer has begun: all that is left is to break the connection
-                if not status:
-                    await problems.answer(InternalError(), request_id)(scope, receive, send_named)
-            finally:
-                _note(scope, status, time.perf_counter() - started)
+        # Each request is a task of its own, whose context ends with it: nothing is to be taken back.
+        structlog.contextvars.bind_contextvars(request=request_id)
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            log.exception("request.failed", method=scope["method"], path=scope["path"])
+            if status and not complete:
+                raise  # the answer has begun: all that is left is to break the connection
+            if not status:
+                await problems.answer(InternalError(), request_id)(scope, receive, send_named)
+        finally:
+            _note(scope, status, time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:

@@ -292,10 +292,11 @@ async def _sent(request: Request) -> AsyncIterator[bytes]:
 def _answer(request: Request, ingested: Ingested) -> Response:
     artifact = ingested.artifact
     request.state.noted = {"run": artifact.run_uid, "artifact": str(artifact.id)}
-    return JSONResponse(
-        artifact_out(request, artifact, ingested.expires_at).model_dump(mode="json", by_alias=True),
+    return Response(
+        artifact_out(request, artifact, ingested.expires_at).model_dump_json(by_alias=True),
         201 if ingested.created else 200,
         {
+            "Content-Type": "application/json",
             "Location": f"{base_url(request)}/v1/artifacts/{artifact.id}",
             "ETag": artifact.etag,
             "Repr-Digest": format_digest(artifact.sha256),

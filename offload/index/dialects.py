@@ -20,6 +20,8 @@ CHANNEL = "offload_dirty"
 
 BUSY_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
+IDLE_SECONDS = 5
+"""How long a transaction may do nothing on PostgreSQL: a process that froze in one holds up no one longer."""
 
 SILENCE_SECONDS = 20.0
 """How long one answer of PostgreSQL may take: past any lock's wait, and below the patience of clients."""
@@ -331,7 +333,8 @@ def _bound_waiting(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
         connection.execute(
-            f"SET lock_timeout = '{BUSY_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'"
+            f"SET lock_timeout = '{BUSY_SECONDS}s'; "
+            f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"
         )
         connection.commit()
 

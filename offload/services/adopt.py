@@ -241,11 +241,13 @@ def _stands_for_ours(tx: Transaction, run_uid: str, entry: Entry) -> bool:
 def _recognised(foreign: Iterable[Entry], known: Sequence[External]) -> dict[str, Entry]:
     """Entries by fingerprint; one that lost its address on the way is the known one of its name."""
     addressed = {
-        one.entry.get("name"): one for one in known if one.state != "removed" and points_elsewhere(one.entry)
+        str(one.entry.get("name")): one
+        for one in known
+        if one.state != "removed" and points_elsewhere(one.entry)
     }
     found: dict[str, Entry] = {}
     for entry in foreign:
-        stands_for = None if points_elsewhere(entry) else addressed.get(entry.get("name"))
+        stands_for = None if points_elsewhere(entry) else addressed.get(str(entry.get("name")))
         if stands_for:
             found.setdefault(stands_for.fingerprint, stands_for.entry)
         else:

@@ -1,4 +1,4 @@
-"""One budget of bytes for all bodies of a process, first come first served."""
+"""One budget of bytes for all bodies of a process, which runs share in turn."""
 
 import asyncio
 from collections import deque
@@ -17,12 +17,16 @@ class ByteBudget:
     def __init__(self, total: int) -> None:
         self.total = total
         self.used = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        # By run; the first one's turn is next.
+        self._waiting: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}
         metrics.BUDGET.set(total)
 
     @asynccontextmanager
-    async def reserve(self, size: int) -> AsyncIterator[None]:
-        """Hold `size` bytes of the budget, after all who asked before; more than the total counts as all.
+    async def reserve(self, size: int, run: str = "") -> AsyncIterator[None]:
+        """Hold `size` bytes of the budget; more than the total counts as all.
+
+        Runs that wait take turns, however many uploads each has; within a run, first come first served.
+        Nobody overtakes one whose turn it is, so that large windows are not starved by small ones.
 
         Raises:
             TooManyUploadsError: others held it for longer than anyone should wait without a word.
@@ -30,7 +34,7 @@ class ByteBudget:
         size = min(size, self.total)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._take(size)
+                await self._take(size, run)
         except TimeoutError as error:
             raise TooManyUploadsError("the memory for uploads is in use by others") from error
         metrics.BYTES_IN_FLIGHT.inc(size)
@@ -40,12 +44,12 @@ class ByteBudget:
             metrics.BYTES_IN_FLIGHT.dec(size)
             self._give_back(size)
 
-    async def _take(self, size: int) -> None:
+    async def _take(self, size: int, run: str) -> None:
         if not self._waiting and self.used + size <= self.total:
             self.used += size
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
+        self._waiting.setdefault(run, deque()).append((size, turn))
         try:
             await turn
         except asyncio.CancelledError:
@@ -61,10 +65,15 @@ class ByteBudget:
 
     def _admit(self) -> None:
         while self._waiting:
-            size, turn = self._waiting[0]
+            run, queue = next(iter(self._waiting.items()))
+            size, turn = queue[0]
             if not turn.cancelled():
                 if self.used + size > self.total:
                     return
                 self.used += size
                 turn.set_result(None)
-            self._waiting.popleft()
+                del self._waiting[run]
+                self._waiting[run] = queue  # last in the order: the next turn is another run's
+            queue.popleft()
+            if not queue:
+                del self._waiting[run]

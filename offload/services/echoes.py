@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from offload.cluster.interface import AgentRun
+from offload.domain.conditions import OVER_LIMIT, is_ours, listed
 from offload.domain.pointers import compact
-from offload.domain.projection import OUR_CONDITIONS, OVER_LIMIT
 from offload.services.reads import LastReads, version_of
 
 _MOST = 50_000
@@ -85,11 +85,7 @@ def is_blank(status: Mapping[str, Any]) -> bool:
 
 
 def _our_conditions(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [
-        condition
-        for condition in status.get("conditions") or ()
-        if isinstance(condition, Mapping) and condition.get("type") in OUR_CONDITIONS
-    ]
+    return [condition for condition in listed(status) if is_ours(condition)]
 
 
 def _digest(status: Mapping[str, Any]) -> bytes:

@@ -172,6 +172,10 @@ class Follower:
         except OffloadError:
             # No usable schema: the list that follows its mending looks again.
             return
+        except Exception:
+            # A status that trips over a bug of ours is its run's trouble, and no other's.
+            log.exception("follow.look_failed", run=run.uid)
+            return
         if wrong:
             self._repairs.note(run.uid, self._monotonic())
         else:
@@ -182,7 +186,7 @@ class Follower:
         if not due:
             return
         with self._index.begin() as tx:
-            for uid in due:
+            for uid in sorted(due):  # so that two controllers never wait for each other
                 publishing.touch(tx, uid)
         for uid in due:
             self._repairs.done(uid, self._monotonic())
@@ -215,8 +219,10 @@ class Repairs:
     def done(self, uid: str, now: float) -> None:
         """The run was marked; the next time comes later."""
         self._due.pop(uid, None)
-        _, pause = self._last.get(uid, (now, 0.5))
+        _, pause = self._last.pop(uid, (now, 0.5))
         self._last[uid] = (now, min(LONGEST_REPAIR_PAUSE, pause * 2))
+        while now - (oldest := next(iter(self._last.items())))[1][0] >= QUIET_SECONDS:
+            del self._last[oldest[0]]
 
     def forget_pending(self, uid: str) -> None:
         """The status is as it should be after all."""

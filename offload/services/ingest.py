@@ -6,6 +6,7 @@ is committed; what a crash leaves between the two has no row, and the orphan cle
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -53,6 +54,8 @@ from offload.services.pieces import PIECE, Hashing, joined, start_of
 RUN_CACHE_SECONDS = 2.0
 _RUN_CACHE_ENTRIES = 10_000
 _ASKS_WAITING = 64
+SLOW_SECONDS = 60.0
+"""How long a sender that holds a window may be waited for before its rate is looked at."""
 
 _RunKey = tuple[str, str, str | None]
 
@@ -96,6 +99,8 @@ class Limits:
     size_bytes: int
     concurrent: int
     stall: timedelta
+    min_rate: int
+    """Bytes a second, of a sender that holds a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ class Ingest:
         self._asking: dict[_RunKey, asyncio.Future[Run]] = {}
         self._known_runs: dict[_RunKey, tuple[float, Run]] = {}
         self._deadlines: set[asyncio.Timeout] = set()
-        self._running = 0
+        self._running, self._running_of = 0, Counter[str]()
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
@@ -158,7 +163,7 @@ class Ingest:
         When this returns, the bytes and their row are durable. When it raises, nothing of the upload can be
         seen, and what could not be cleaned up is the orphan cleaner's.
         """
-        with self._slot():
+        with self._slot(f"{upload.namespace}/{upload.run}"):
             described = await self._describe(upload)
             known = await self._answer_before_body(described)
             recorded = Recorded(known, created=False) if known else await self._take(described, body)
@@ -191,10 +196,15 @@ class Ingest:
             threads.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
-        """One of the uploads that run at once."""
+    def _slot(self, run: str) -> Iterator[None]:
+        """One of the uploads that run at once; a quarter of the places is never one run's own."""
         self._refuse_busy()
+        if self._running_of[run] >= self._limits.concurrent - self._limits.concurrent // 4:
+            raise TooManyUploadsError(
+                f"{self._running_of[run]} uploads of this run run already", retry_after=1
+            )
         self._running += 1
+        self._running_of[run] += 1
         self._idle.clear()
         metrics.UPLOADS_RUNNING.inc()
         try:
@@ -202,6 +212,9 @@ class Ingest:
         finally:
             metrics.UPLOADS_RUNNING.dec()
             self._running -= 1
+            self._running_of[run] -= 1
+            if not self._running_of[run]:
+                del self._running_of[run]
             if not self._running:
                 self._idle.set()
 
@@ -278,8 +291,8 @@ class Ingest:
             # It holds no more than an upload may without a reservation: small bodies wait for no large one.
             return await self._store(described, joined(first, None), len(first))
         size_bytes = described.upload.size_bytes
-        async with self._budget.reserve(self._objects.window(size_bytes) + PIECE):
-            return await self._store(described, joined(first, rest), size_bytes)
+        async with self._budget.reserve(self._objects.window(size_bytes) + PIECE, described.run.uid):
+            return await self._store(described, joined(first, self._paced(rest)), size_bytes)
 
     async def _bounded(self, upload: Upload, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The body, ended by an error where it grows too large or has not the length it claims."""
@@ -293,6 +306,28 @@ class Ingest:
             yield chunk
         if upload.size_bytes is not None and size != upload.size_bytes:
             raise LengthMismatchError(f"Content-Length says {upload.size_bytes} bytes; {size} came")
+
+    async def _paced(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The body, ended by an error where its sender is too slow for the window that it holds.
+
+        Only the time that the sender is waited for counts: the store may be as slow as it is.
+        """
+        clock = asyncio.get_running_loop().time
+        waited, size = 0.0, 0
+        while True:
+            asked = clock()
+            chunk = await anext(body, None)
+            if chunk is None:
+                return
+            waited, size = waited + clock() - asked, size + len(chunk)
+            if waited >= SLOW_SECONDS:
+                least = self._limits.min_rate
+                if size < least * waited:
+                    raise UploadTimedOutError(
+                        f"{size} bytes came in {waited:.0f} s; {format_size(least)} a second is least"
+                    )
+                waited, size = 0.0, 0
+            yield chunk
 
     async def _next(self, body: AsyncIterator[bytes]) -> bytes | None:
         if self._stopping:

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from offload import metrics
+from offload.domain.conditions import listed
 from offload.domain.cuts import Cuts, Situation, cut_to
 from offload.domain.pointers import status_entries
 from offload.domain.run import Run
@@ -64,8 +65,7 @@ def _situation(run: Run, status: Mapping[str, Any]) -> Situation:
 
 
 def _says_so(status: Mapping[str, Any]) -> bool:
-    conditions = status.get("conditions")
     return any(
         isinstance(one, Mapping) and one.get("type") == LIMITED and one.get("status") == "True"
-        for one in (conditions if isinstance(conditions, list) else [])
+        for one in listed(status)
     )

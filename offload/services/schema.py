@@ -80,8 +80,9 @@ class ServedSchema:
                 log.error("schema.unusable", problem=str(error))  # noqa: TRY400 - a schema is no bug of ours
             self._schema, self._problem = None, error
             metrics.SCHEMA_USABLE.set(0)
-        except ClusterUnavailableError as error:
-            self._problem = error
+        except OffloadError as error:
+            away = isinstance(error, ClusterUnavailableError)
+            self._problem = error if away else ClusterUnavailableError(str(error))
             log.warning("schema.unread", problem=str(error))
         else:
             if self._schema is None or self._schema.digest != schema.digest:

@@ -1,6 +1,7 @@
 """The HTTP service of one process."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -56,11 +57,20 @@ def check_start(settings: Settings) -> None:
     open_index(settings).close()
 
 
+def keep_what_is_loaded() -> None:
+    """Spare the garbage collector what stays for good: modules, routes, tables."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 50)
+
+
 def app_of_worker() -> ASGIApp:
     """The service of one process, by its environment."""
     settings = load_settings()
     logs.configure(level=settings.log_level, form=settings.log_format)
-    return make_app(settings)
+    app = make_app(settings)
+    keep_what_is_loaded()
+    return app
 
 
 def make_app(settings: Settings, *, open_store: Callable[[Settings], Objects] = open_objects) -> ASGIApp:
@@ -123,7 +133,12 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         policy=policy,
         prefix=settings.s3_prefix,
         budget=ByteBudget(settings.upload_memory),
-        limits=Limits(settings.upload_max_size, settings.upload_max_concurrent, settings.upload_stall),
+        limits=Limits(
+            settings.upload_max_size,
+            settings.upload_max_concurrent,
+            settings.upload_stall,
+            settings.upload_min_rate,
+        ),
     )
     browse = Browse(
         index,
@@ -153,6 +168,7 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         ingest=ingest,
         browse=browse,
         objects=objects,
+        redirects=settings.s3_public_endpoint_url is not None,
         downloads=asyncio.Semaphore(settings.download_max_concurrent),
         stall_seconds=settings.upload_stall.total_seconds(),
         erase=lambda artifact_id, by: erase_artifact(index, artifact_id, by=by),

@@ -80,8 +80,8 @@ def test_every_figure_belongs_to_a_row_that_is_measured() -> None:
 
 
 def test_a_row_replaces_its_own_figures_and_no_others(elsewhere: Path) -> None:
-    report.write([alone("start", [1.0]), alone("idle", [10])], ["start", "idle"], command="first")
-    report.write([alone("start/help", [0.5])], ["start"], command="second")
+    report.write([alone("start", [1.0]), alone("idle", [10])], command="first")
+    report.write([alone("start/help", [0.5])], command="second")
 
     rows: list[dict[str, Any]] = json.loads((elsewhere / "results" / "latest.json").read_text())
     assert [row["name"] for row in rows] == ["idle", "start/help"]
@@ -94,7 +94,7 @@ def test_a_row_replaces_its_own_figures_and_no_others(elsewhere: Path) -> None:
 
 def test_the_page_shows_the_figures_and_what_is_missed(elsewhere: Path) -> None:
     figures = [compared("big-one", [50], [100], "curl"), alone("idle", [10])]
-    report.write(figures, ["big-one", "idle"], command="python -m bench big-one idle")
+    report.write(figures, command="python -m bench big-one idle")
 
     page = (elsewhere / "page.md").read_text()
     assert "| `big-one` | 50 MiB/s | 100 (curl) | 0.5 | 0.5 to 0.5 | at least 0.85 | **no** |" in page

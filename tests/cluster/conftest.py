@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from kubernetes.client import ApiClient, CoreV1Api, CustomObjectsApi
+from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
 
 from offload.cluster.interface import Change
@@ -55,9 +57,32 @@ class Admin:
     def read(self, name: str) -> dict[str, Any]:
         return self._runs.get_namespaced_custom_object(*self._where(), name)
 
-    def set_status(self, name: str, status: dict[str, Any]) -> dict[str, Any]:
-        body = {"status": status}
-        return self._runs.patch_namespaced_custom_object_status(*self._where(), name, body)
+    def end(self, namespace: str | None = None) -> None:
+        """Delete the namespace, without waiting until it is gone."""
+        CoreV1Api(self.client).delete_namespace(namespace or self.namespace)
+
+    def set_status(self, name: str, status: dict[str, Any], **metadata: str) -> dict[str, Any]:
+        return self.set_status_raw(name, status, **metadata)[0]
+
+    def set_status_raw(self, name: str, status: dict[str, Any], **metadata: str) -> tuple[Any, int, Any]:
+        """The stored object, the code and the headers."""
+        body = {"metadata": metadata, "status": status}
+        answer: tuple[Any, int, Any] = self._runs.patch_namespaced_custom_object_status_with_http_info(
+            *self._where(), name, body
+        )
+        return answer
+
+    def release(self, name: str) -> None:
+        """Remove the finalizers."""
+        body = {"metadata": {"finalizers": None}}
+        self._runs.patch_namespaced_custom_object(*self._where(), name, body)
+
+    def watch(self, revision: str) -> list[dict[str, Any]]:
+        """All that a watch from `revision` says within a second."""
+        answer = self._runs.list_namespaced_custom_object(
+            *self._where(), watch=True, resource_version=revision, timeout_seconds=1, _preload_content=False
+        )
+        return [json.loads(line) for line in answer.data.splitlines()]
 
     def label(self, name: str, **labels: str) -> dict[str, Any]:
         body = {"metadata": {"labels": labels}}
@@ -85,7 +110,8 @@ def admin(kubeconfig: str) -> Iterator[Admin]:
     core = CoreV1Api(client)
     core.create_namespace({"metadata": {"name": namespace}, "apiVersion": "v1", "kind": "Namespace"})
     yield Admin(client, namespace)
-    core.delete_namespace(namespace)
+    with suppress(ApiException):  # the test may have deleted it
+        core.delete_namespace(namespace)
     client.rest_client.close()
     client.close()
 

@@ -2,8 +2,11 @@
 
 - get: what is read of a run; a missing run; odd shapes read as absent
 - patch_status: what is answered is what is stored; the rest of the object stays; stale, deleted and replaced
-  runs; unknown and invalid fields; nulls delete; the same again writes nothing
-- changes: list, then every change; chunks; several namespaces; all namespaces; ends when told
+  runs; unknown and invalid fields, and refusals that quote the object; nulls delete, in lists too; the same
+  again writes nothing
+- changes: list, then every change; chunks; several namespaces; all namespaces; ends when told; revisions that
+  are too old or none
+- a namespace that is being deleted
 - status_schema: the schema of the CRD, cached
 - warn, permissions, check
 """
@@ -16,11 +19,12 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.client.exceptions import ApiException
 
 from offload.cluster import feed
 from offload.cluster.interface import Cluster, Deleted, Fresh, Listed, Present
 from offload.cluster.kubernetes import KubernetesCluster
-from offload.errors import AgentRunGoneError, StatusConflictError, StatusRefusedError
+from offload.errors import AgentRunGoneError, ClusterForbiddenError, StatusConflictError, StatusRefusedError
 
 POINTER = {"name": "log", "type": "log", "uri": "s3://b/k", "contentType": "text/plain", "sizeBytes": 3}
 CRD = Path(__file__).parents[2] / "deploy" / "crd" / "agentruns.yaml"
@@ -112,6 +116,39 @@ def test_a_patch_never_reaches_another_run_of_the_same_name(cluster: KubernetesC
     with pytest.raises(AgentRunGoneError):
         cluster.patch_status(run, {"phase": "Failed"})
     assert "status" not in admin.read("demo")
+
+
+def test_a_status_write_is_guarded_by_the_resource_version_alone(admin: Any) -> None:
+    before = admin.create("demo")["metadata"]["resourceVersion"]
+    assert admin.set_status("demo", {"phase": "A"}, uid="another")["status"] == {"phase": "A"}
+    with pytest.raises(ApiException) as caught:
+        admin.set_status("demo", {"phase": "B"}, resourceVersion=before)
+    assert caught.value.status == 409
+
+
+def test_a_refusal_that_quotes_the_whole_object_still_says_why(
+    cluster: KubernetesCluster, admin: Any
+) -> None:
+    admin.create("demo", annotations={"long": "x" * 20_000})
+    with pytest.raises(StatusRefusedError) as caught:
+        cluster.patch_status(cluster.get(admin.namespace, "demo"), {"artifacts": [{**POINTER, "odd": 1}]})
+    assert 'unknown field "status.artifacts[0].odd"' in caught.value.detail
+    assert len(caught.value.detail) < 1500
+
+
+def test_unknown_fields_are_pruned_with_a_warning_where_nobody_is_strict(admin: Any) -> None:
+    admin.create("demo")
+    stored, _, headers = admin.set_status_raw("demo", {"artifacts": [{**POINTER, "odd": 1}]})
+    assert stored["status"] == {"artifacts": [POINTER]}
+    assert 'unknown field \\"status.artifacts[0].odd\\"' in headers["Warning"]
+
+
+def test_a_null_in_a_list_is_dropped(cluster: KubernetesCluster, admin: Any) -> None:
+    admin.create("demo")
+    answer = cluster.patch_status(
+        cluster.get(admin.namespace, "demo"), {"artifacts": [{**POINTER, "type": None}]}
+    )
+    assert answer.status == {"artifacts": [{key: POINTER[key] for key in POINTER if key != "type"}]}
 
 
 @pytest.mark.parametrize(
@@ -238,6 +275,41 @@ def test_a_warning_is_an_event_on_the_run(cluster: KubernetesCluster, admin: Any
     assert (first.involved_object.uid, first.involved_object.kind) == (run.uid, "AgentRun")
     assert first.message == "é" * 512
     assert second.metadata.name.startswith("demo.")
+
+
+def test_a_namespace_that_is_being_deleted_takes_status_and_nothing_new(
+    cluster: KubernetesCluster, admin: Any, follow: Any
+) -> None:
+    admin.create("held", finalizers=["tests.offload/hold"])
+    uid = admin.create("free")["metadata"]["uid"]
+    follower = follow(cluster)
+    follower.wait_for(lambda c: isinstance(c, Listed))
+    admin.end()
+    follower.wait_for(lambda c: isinstance(c, Deleted) and c.run.seen.uid == uid, seconds=60)
+    held = cluster.get(admin.namespace, "held")
+    assert cluster.patch_status(held, {"phase": "Running"}).status == {"phase": "Running"}
+    with pytest.raises(ClusterForbiddenError) as caught:
+        cluster.warn(held.seen, "ArtifactsTruncated", "late")
+    assert "being terminated" in caught.value.detail
+    with pytest.raises(ApiException) as refused:
+        admin.create("late")
+    assert refused.value.status == 403
+
+    admin.release("held")
+    follower.wait_for(lambda c: isinstance(c, Deleted) and c.run.seen.uid == held.seen.uid, seconds=60)
+    with pytest.raises(AgentRunGoneError):
+        cluster.get(admin.namespace, "held")
+
+
+def test_a_watch_from_a_revision_that_is_too_old_is_told_in_the_stream(admin: Any) -> None:
+    admin.create("demo")
+    (first,) = admin.watch("1")
+    assert (first["type"], first["object"]["code"], first["object"]["reason"]) == ("ERROR", 410, "Expired")
+
+
+def test_a_watch_from_nonsense_is_refused_before_it_begins(admin: Any) -> None:
+    with pytest.raises(ApiException):
+        admin.watch("nonsense")
 
 
 def test_each_needed_permission_is_named(cluster: KubernetesCluster) -> None:

@@ -510,7 +510,11 @@ def test_a_server_that_ends_every_watch_at_once_is_not_flooded(faulty: Any, foll
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_a_refusal_of_this_identity_is_told_and_mends_itself(faulty: Any, follow: Any, code: int) -> None:
+def test_a_refusal_of_this_identity_is_told_and_mends_itself(
+    faulty: Any, follow: Any, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(feed, "LONGEST_PAUSE", 0.05)
+
     def script(exchange: Exchange) -> None:
         if "watch" in exchange.query:
             exchange.begin_stream()
@@ -590,6 +594,12 @@ def test_a_pause_that_the_server_asks_for_is_kept(faulty: Any, follow: Any) -> N
     began = time.monotonic()
     follow(faulty(script).cluster).wait_for(lambda c: isinstance(c, Listed))
     assert time.monotonic() - began >= 1
+
+
+def test_pauses_grow_to_their_longest_and_stay_there_however_long_the_outage() -> None:
+    pauses = [feed.pause_after(failures) for failures in (0, 1, 100, 100_000)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (feed.FIRST_PAUSE, feed.LONGEST_PAUSE)
 
 
 def test_what_others_write_in_odd_shapes_reads_as_absent(faulty: Any) -> None:

@@ -146,8 +146,8 @@ def test_a_status_patch_is_validated(kubectl: Kubectl) -> None:
     kubectl("create", "-f", "-", stdin=RUN)
     said = patch_status(kubectl, {"artifacts": [{"uri": "s3://b/k"}]}, fails=True)
     assert "status.artifacts[0].name: Required value" in said
-    said = patch_status(kubectl, {"artifacts": [{"name": "a", "inline": 1}]})
-    assert 'Warning: unknown field "status.artifacts[0].inline"' in said
+    said = patch_status(kubectl, {"artifacts": [{"name": "a", "sizeBytes": "many"}]}, fails=True)
+    assert "status.artifacts[0].sizeBytes: Invalid value" in said
 
 
 def test_label_and_annotate(kubectl: Kubectl) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offload.domain.artifact import Artifact, Location, State
+from offload.domain.conditions import OUR_CONDITIONS
 from offload.domain.pointers import StatusSchema, compact, read_schema
 from offload.domain.projection import (
-    OUR_CONDITIONS,
     Caps,
     Foreign,
     History,

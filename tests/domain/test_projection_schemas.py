@@ -1,15 +1,17 @@
 """What status says where the served schema has rules of its own. tests/kube/test_schemas.py has real ones.
 
 Cases: conditions of ours that cannot be kept, that are cut, that would have those of others refused; defaults
-beside ours; phases that the schema does not know; one entry of a name; nulls of others; names by a pattern.
+beside ours; phases that the schema does not know; one entry of a name; nulls of others; names by a pattern;
+conditions, phases and entries of any shape where the schema takes anything.
 """
 
 from typing import Any
 
 import pytest
 
+from offload.domain.conditions import OVER_LIMIT, TRUNCATED
 from offload.domain.pointers import Reason, read_schema
-from offload.domain.projection import TRUNCATED, Foreign
+from offload.domain.projection import Foreign
 from offload.errors import PointersNotKeptError
 from tests.domain.test_projection import CONDITION, ITEM, TEXT, artifact, history, names, projected
 
@@ -143,3 +145,21 @@ def test_an_artifact_whose_name_the_schema_refuses_holds_up_no_other() -> None:
 def test_a_schema_that_takes_no_address_of_ours_keeps_no_pointers(artifacts: dict[str, Any]) -> None:
     with pytest.raises(PointersNotKeptError):
         served(artifacts=artifacts)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    "odd",
+    [5, True, "text", {"type": "Ready"}, [5], ["text"], [{"type": {}}], [{"type": ["Ready"]}], [None]],
+    ids=str,
+)
+def test_a_status_of_any_shape_is_projected_onto(odd: Any, strict: bool) -> None:
+    status = {"conditions": odd, "phase": odd, "finishedAt": odd, "artifacts": odd}
+    anything = read_schema({"type": "object", PRESERVE: True})
+    projection = projected(history(4), status, served=anything, strict=strict)
+    assert projection.desired["conditions"][-1]["type"] in {TRUNCATED, OVER_LIMIT}
+    theirs = [item for item in odd if item is not None] if isinstance(odd, list) else []
+    assert projection.desired["conditions"][: len(theirs)] == theirs
+    assert not projected(
+        history(4), {**status, **projection.patch_for(status)}, served=anything, strict=strict
+    ).differs_from({**status, **projection.patch_for(status)})

@@ -1,16 +1,19 @@
 """Uploads that do not end well, and what is left of them: nothing.
 
 Cases: a connection that ends early (with a length, chunked, before and after the first part); a sender that
-stalls (408), also inside a multipart body; the store failing at the start and in the middle; the index
+stalls (408), also inside a multipart body; one that holds a window and is too slow for it (408), while a
+small body and a slow store may take their time; the store failing at the start and in the middle; the index
 failing at look-up and at commit (503, Retry-After, no row, nothing visible); the run deleted and created
-again during an upload; shut-down during an upload (503); as many uploads as are taken, and one more (503);
-many large uploads within one byte budget.
+again during an upload; shut-down during an upload (503); as many uploads as are taken, and one more (503),
+and a place for another run where one has many; many large uploads within one byte budget.
 """
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +22,7 @@ import pytest
 from offload import metrics
 from offload.errors import StoreUnavailableError
 from offload.objects.memory import MemoryObjects
+from offload.services import ingest
 
 MIB = 2**20
 
@@ -48,6 +52,50 @@ def test_a_sender_that_stalls_is_answered_408(
         assert answer.status == 408
         assert b"urn:offload:problem:upload-timed-out" in answer.read(int(answer.headers["Content-Length"]))
     service.assert_nothing_left(run)
+
+
+@pytest.mark.parametrize(("at_first", "status"), [(100_000, 408), (10, 201)])
+def test_a_sender_is_as_fast_as_the_window_that_it_holds_asks(
+    serve: Any,
+    read_answer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    at_first: int,
+    status: int,
+) -> None:
+    monkeypatch.setattr(ingest, "SLOW_SECONDS", 0.3)
+    service = serve(upload_min_rate=2000)
+    run = service.run()
+    drips, ended = 20, False
+    with service.connect() as connection:
+        connection.sendall(
+            service.request("PUT", run.at("x"), f"Content-Length: {at_first + drips}") + b"x" * at_first
+        )
+        for _ in range(drips):
+            time.sleep(0.05)
+            with suppress(ConnectionError):
+                connection.sendall(b"x")
+        answer = read_answer(connection)
+        assert answer.status == status
+        ended = b"a second is least" in answer.read(int(answer.headers["Content-Length"]))
+    assert ended == (status == 408)
+    service.assert_nothing_left(run, objects=int(status == 201), rows=int(status == 201))
+
+
+def test_a_slow_store_is_no_slow_sender(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "SLOW_SECONDS", 0.2)
+
+    class Sluggish(MemoryObjects):
+        async def put(self, key: str, source: Any, **arguments: Any) -> Any:
+            async def slowly() -> Any:
+                async for piece in source:
+                    await asyncio.sleep(0.05)
+                    yield piece
+
+            return await super().put(key, slowly(), **arguments)
+
+    service = serve(objects=Sluggish(), upload_min_rate=2**30)
+    run = service.run()
+    assert run.put("x", b"x" * 10 * MIB).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -188,6 +236,20 @@ def test_one_upload_more_than_are_taken_is_503(serve: Any, read_answer: Callable
         assert run.put("z").status_code == 201
         two.sendall(b"de")
         assert read_answer(two).status in {200, 201}
+
+
+def test_one_run_does_not_take_all_places(serve: Any) -> None:
+    service = serve(upload_max_concurrent=4)
+    run, other = service.run(), service.run()
+    with service.connect() as one, service.connect() as two, service.connect() as three:
+        for connection in (one, two, three):
+            connection.sendall(service.request("PUT", run.at("x"), "Content-Length: 5") + b"abc")
+        _eventually(lambda: service.parts.ingest._running == 3)
+        refused = run.put("z")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert other.put("z").status_code == 201
+    _eventually(lambda: service.parts.ingest._running == 0)
+    assert run.put("z").status_code == 201
 
 
 class Slow(MemoryObjects):

@@ -1,8 +1,9 @@
-"""The byte budget: bytes that may be held at once, first come first served.
+"""The byte budget: bytes that may be held at once, which runs share in turn.
 
-Cases: what fits goes at once; what does not waits; a small one does not overtake a large one; more than the
-total counts as all of it; giving back on errors; one that gives up while it waits, or just as its turn comes,
-leaves the rest moving; whatever happens in whatever order, the total is never passed and all is given back.
+Cases: runs take turns, however many uploads each has, and one that gives up costs its run no turn; what fits
+goes at once; what does not waits; a small one does not overtake a large one; more than the total counts as
+all of it; giving back on errors; one that gives up while it waits, or just as its turn comes, leaves the rest
+moving; whatever happens in whatever order, the total is never passed and all is given back.
 """
 
 import asyncio
@@ -18,16 +19,16 @@ from offload.services.budget import ByteBudget
 class Holder:
     """Holds some bytes until it is told to let go."""
 
-    def __init__(self, budget: ByteBudget, size: int) -> None:
+    def __init__(self, budget: ByteBudget, size: int, run: str = "") -> None:
         self.holds, self._let_go = False, asyncio.Event()
-        self.task = asyncio.create_task(self._hold(budget, size))
+        self.task = asyncio.create_task(self._hold(budget, size, run))
 
     async def let_go(self) -> None:
         self._let_go.set()
         await self.task
 
-    async def _hold(self, budget: ByteBudget, size: int) -> None:
-        async with budget.reserve(size):
+    async def _hold(self, budget: ByteBudget, size: int, run: str) -> None:
+        async with budget.reserve(size, run):
             self.holds = True
             await self._let_go.wait()
         self.holds = False
@@ -54,6 +55,40 @@ def test_nobody_overtakes() -> None:
         await large.let_go()
         await small.let_go()
         assert budget.used == 0
+
+    _run(test())
+
+
+def test_runs_take_turns() -> None:
+    async def test() -> None:
+        budget, order = ByteBudget(1), []
+
+        async def hold(run: str) -> None:
+            async with budget.reserve(1, run):
+                order.append(run)
+                await asyncio.sleep(0)
+
+        tasks = [asyncio.create_task(hold(run)) for run in "AAAAABBC"]
+        await asyncio.gather(*tasks)
+        assert "".join(order) == "AABCABAA"
+
+    _run(test())
+
+
+def test_who_gives_up_costs_its_run_no_turn() -> None:
+    async def test() -> None:
+        budget = ByteBudget(1)
+        first = Holder(budget, 1, "X")
+        await _settled()
+        quitter, another, other = Holder(budget, 1, "A"), Holder(budget, 1, "A"), Holder(budget, 1, "B")
+        await _settled()
+        quitter.task.cancel()
+        await first.let_go()
+        await _settled()
+        assert (another.holds, other.holds) == (True, False)
+        await another.let_go()
+        await other.let_go()
+        assert (budget.used, list(budget._waiting)) == (0, [])
 
     _run(test())
 
@@ -123,7 +158,7 @@ def test_the_total_is_never_passed(seed: int) -> None:
         every: list[Holder] = []
         for _ in range(200):
             if dice.random() < 0.5:
-                holders.append(Holder(budget, dice.randint(0, 120)))
+                holders.append(Holder(budget, dice.randint(0, 120), dice.choice("ABC")))
                 every.append(holders[-1])
             elif holders:
                 chosen = holders.pop(dice.randrange(len(holders)))

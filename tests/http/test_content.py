@@ -8,10 +8,11 @@ expired, deleted and lost, with by whom and when), a newer version that ended br
 bytes are 410 only where the marker proves it, and the row says so; what the sweep ends while it is read is
 not lost; a client that leaves frees the store's connection; more downloads than are given at once (503); a
 stored stream that breaks ends the connection; a store that is away is 503; a presigned redirect where the
-store has a public address.
+store has a public address; the shortcut answers as the framework does.
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ import pytest
 from offload.domain.artifact import State
 from offload.domain.digests import format_digest
 from offload.errors import StoreUnavailableError
+from offload.http import shortcut
 from offload.index import sweeping
 from offload.objects.memory import MemoryObjects
 
@@ -341,7 +343,7 @@ class Public(MemoryObjects):
 
 
 def test_a_public_store_serves_the_bytes_itself(serve: Any) -> None:
-    service = serve(objects=Public())
+    service = serve(objects=Public(), s3_public_endpoint_url="https://store.example")
     run = service.run()
     run.stored("a.png", DATA)
     run.stored("a.html", DATA)
@@ -351,3 +353,39 @@ def test_a_public_store_serves_the_bytes_itself(serve: Any) -> None:
     assert "as=image/png&attachment" in image.headers["Location"]
     assert "as=application/octet-stream&attachment" in page.headers["Location"]
     assert run.http.head(run.at("a.png")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("x", {}),
+        ("x", {"Range": "bytes=2-5"}),
+        ("x", {"Range": "bytes=9999-"}),
+        ("x", {"If-None-Match": "*"}),
+        ("x", {"Authorization": "Bearer wrong"}),
+        ("x?version=not-one", {}),
+        ("x?version=01a20e2c-542b-74ad-a6b3-608e2cf1eed9", {}),
+        ("x?uid=another", {}),
+        ("x?unknown=1", {}),
+        ("missing", {}),
+        ("large", {}),
+    ],
+)
+def test_the_shortcut_answers_as_the_framework_does(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, path: str, headers: dict[str, str]
+) -> None:
+    """The same request both ways; only its own id and time differ."""
+    service = serve()
+    run = service.run()
+    run.stored("x", b"0123456789")
+    run.stored("large", b"0123456789" * 10_000)
+
+    def answer() -> tuple[Any, ...]:
+        answered = run.http.get(f"{run.artifacts}/{path}", headers=headers)
+        told = re.sub(rb"[0-9a-f]{16}\b", b"-", answered.content)
+        differ = {"date", "x-request-id"}
+        return answered.status_code, told, {k: v for k, v in answered.headers.items() if k not in differ}
+
+    short = answer()
+    monkeypatch.setattr(shortcut, "_NAMED", re.compile("(?!)"))
+    assert short == answer()

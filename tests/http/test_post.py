@@ -231,15 +231,16 @@ def test_a_content_coding_is_refused(run: Any) -> None:
 
 
 class Gate(MemoryObjects):
-    """Says how much of a body had come when a store's upload was first given a piece."""
+    """Says how much of a body had come when a store's upload was given its first MiB."""
 
     at_first = None
-    sent = 0
+    given = sent = 0
 
     async def put(self, key: str, source: Any, **arguments: Any) -> Any:
         async def noting() -> Any:
             async for piece in source:
-                if self.at_first is None and len(piece) >= MIB:
+                self.given += len(piece)
+                if self.at_first is None and self.given >= MIB:
                     self.at_first = self.sent
                 yield piece
 

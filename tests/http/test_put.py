@@ -6,7 +6,8 @@ slashes, Unicode, percent signs, U+FFFD, a namespace called artifacts, and each 
 types and content types, given, by default and refused; digests of both headers and both algorithms, right,
 wrong, malformed, contradicting, unknown, in two lines; what must not be ignored (ranges, other conditions,
 content codings); If-None-Match: *; expires (a duration, a time, past, later than the rule, not one); too
-large by its length and as it comes; unknown query parameters; a request id of the client's own.
+large by its length and as it comes; unknown query parameters; a request id of the client's own; the shortcut
+answers as the framework does.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
+from offload.http import shortcut
 
 MIB = 2**20
 
@@ -327,3 +330,39 @@ def _assert_refused(answer: Any, status: int, type_: str, detail: str) -> None:
     assert body["status"] == status
     assert body["detail"].startswith(detail), body["detail"]
     assert re.fullmatch(r"[0-9a-f]{16}", body["requestId"])
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "headers"),
+    [
+        ("new.log", "", {}),
+        ("a/b%20c.txt", "?type=report&expires=7d", {"Content-Type": "text/plain"}),
+        ("new.log", "?type=Not+One", {}),
+        ("new.log", "?unknown=1", {}),
+        ("new.log", "?uid=", {}),
+        ("../up", "", {}),
+        ("%ff", "", {}),
+        ("new.log", "?expires=soon", {}),
+        ("new.log", "", {"If-None-Match": '"x"'}),
+        ("new.log", "", {"Repr-Digest": "sha-256=:AAAA:"}),
+        ("new.log", "", {"Content-Encoding": "gzip"}),
+        ("new.log", "", {"Authorization": "Bearer wrong"}),
+        ("new.log", "?uid=another", {}),
+    ],
+)
+def test_the_shortcut_answers_as_the_framework_does(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, name: str, query: str, headers: dict[str, str]
+) -> None:
+    """The same request both ways; ids, times and links of the two runs differ, and nothing else."""
+
+    def answer() -> tuple[Any, ...]:
+        run = service.run()
+        answered = run.http.put(f"{run.artifacts}/{name}{query}", content=b"bytes", headers=headers)
+        told = re.sub(r"run-\d+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16}\b|\d{4}-\S+Z", "-", answered.text)
+        differ = {"date", "x-request-id", "location", "content-length"}
+        return answered.status_code, told, {k: v for k, v in answered.headers.items() if k not in differ}
+
+    service = serve()
+    short = answer()
+    monkeypatch.setattr(shortcut, "_NAMED", re.compile("(?!)"))
+    assert short == answer()

@@ -1,6 +1,7 @@
 """Connections and transactions.
 
 - an exception rolls back; many writers at once all get their turn; a reader sees what is committed
+- who freezes in a transaction loses it, and holds up others for some seconds at most
 - times come back aware and in UTC, whatever zone they came in; a naive one is refused
 - failures leave as IndexUnavailableError with their cause: no server, no tables, no free connection
 - a URL that is not ours is refused without showing its password
@@ -49,6 +50,23 @@ def test_writers_at_once_all_get_their_turn(given: Any, url: str) -> None:
         list(threads.map(touch, range(80)))
     other.close()
     assert given.get_run(run.uid).revision == 80
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_process_that_froze_in_its_transaction_holds_nobody_up_for_long(given: Any, url: str) -> None:
+    run = given.run()
+    frozen = Index.connect(url)
+
+    def freeze() -> None:
+        with frozen.begin() as tx:
+            publishing.touch(tx, run.uid)
+            with given.index.begin() as other:  # waits for the lock on the run
+                publishing.touch(other, run.uid)
+
+    with pytest.raises(IndexUnavailableError):
+        freeze()
+    frozen.close()
+    assert given.get_run(run.uid).revision == 1
 
 
 def test_a_reader_sees_what_is_committed_and_does_not_wait(given: Any) -> None:

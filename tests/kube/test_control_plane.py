@@ -49,12 +49,12 @@ def test_a_deleted_namespace_goes_with_what_is_in_it(kubectl: Kubectl, namespace
 
 
 def test_what_an_object_owns_goes_with_it(kubectl: Kubectl, namespace: str) -> None:
-    kubectl("create", "-n", namespace, "-f", "-", stdin=an_object("AgentRun", "owner"))
-    uid = kubectl.json("get", "agentrun", "owner", "-n", namespace)["metadata"]["uid"]
-    owner = {"apiVersion": AGENTRUNS, "kind": "AgentRun", "name": "owner", "uid": uid}
+    kubectl("create", "configmap", "owner", "-n", namespace)
+    uid = kubectl.json("get", "configmap", "owner", "-n", namespace)["metadata"]["uid"]
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid}
     owned = an_object("ConfigMap", "owned", "v1", ownerReferences=[owner])
     kubectl("create", "-n", namespace, "-f", "-", stdin=owned)
-    kubectl("delete", "agentrun", "owner", "-n", namespace)
+    kubectl("delete", "configmap", "owner", "-n", namespace)
     until(lambda: "owned" not in kubectl("get", "configmaps", "-n", namespace, "-o", "name"))
 
 

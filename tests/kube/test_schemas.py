@@ -19,7 +19,8 @@ import pytest
 
 from offload.cluster.interface import AgentRun
 from offload.domain import structural
-from offload.domain.projection import TRUNCATED, Caps
+from offload.domain.conditions import TRUNCATED
+from offload.domain.projection import Caps
 from offload.services.publish import Outcome, Publisher
 from tests.kube.control_plane import ControlPlane
 from tests.kube.room import KubeRoom, opening_room

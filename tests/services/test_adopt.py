@@ -2,7 +2,7 @@
 
 Cases: inline data becomes an artifact and a pointer; over-long URIs; a store that is away loses nothing;
 adopting twice stores once; entries that point elsewhere are listed in their order, counted, and stay removed
-or left out; an entry that stands for ours; hostile names; what a data: URI holds.
+or left out; an entry that stands for ours; hostile names, and names of any shape; what a data: URI holds.
 """
 
 import hashlib
@@ -14,11 +14,14 @@ import pytest
 
 from offload.cluster.standin.server import StandIn
 from offload.domain.artifact import Artifact, State
+from offload.domain.pointers import fingerprint
 from offload.domain.projection import Caps
 from offload.errors import StoreUnavailableError
 from offload.index import artifacts, externals, publishing, sweeping
+from offload.index.externals import External
+from offload.services.adopt import needs_adopting
 from offload.services.publish import Outcome
-from tests.publishing import Room, publishing_room
+from tests.publishing import Room, open_schema, publishing_room
 
 CRDS = Path(__file__).parents[1] / "cluster" / "crds"
 ELSEWHERE = {"name": "theirs", "url": "https://example.org/theirs"}
@@ -195,6 +198,14 @@ def test_a_name_that_may_not_be_one_is_replaced(room: Room, name: str) -> None:
     look_again(room, run)
     assert all(artifact.name.startswith("adopted-") for artifact in history(room, run))
     assert history(room, run)
+
+
+@pytest.mark.parametrize("name", [{"a": 1}, ["a"], 5, None], ids=str)
+def test_a_name_of_any_shape_is_looked_at(name: Any) -> None:
+    addressed = {"name": name, "url": "https://elsewhere.example/log"}
+    known = [External(1, "run", fingerprint(addressed), addressed, "listed")]
+    assert needs_adopting([{"name": name, "odd": 1}], known, open_schema(), whole=True)
+    assert not needs_adopting([{"name": name}], known, open_schema(), whole=True)
 
 
 def test_strict_mode_counts_what_was_adopted(room: Room) -> None:

@@ -2,7 +2,8 @@
 
 Cases: runs, phases and deletions; runs gone while nobody watched; a run created again; freshness; our own
 writes are no news; what others change is looked at again, ever later while they go on; an index that is away
-loses nothing; caps and schemas that changed.
+loses nothing; caps and schemas that changed; a run that cannot be looked at, beside others; what is kept of
+repairs.
 """
 
 import threading
@@ -18,7 +19,7 @@ from offload.cluster.standin.server import StandIn
 from offload.domain.projection import Caps
 from offload.errors import IndexUnavailableError
 from offload.index import Index, runs
-from offload.services.follow import Follower, Repairs
+from offload.services.follow import QUIET_SECONDS, Follower, Repairs
 from offload.services.publish import Outcome
 from tests.publishing import NAMESPACE, Room, eventually, publishing_room
 
@@ -198,6 +199,36 @@ def test_a_writer_that_goes_on_is_answered_ever_later_but_within_five_seconds() 
     assert max(pauses) <= 3.2
     repairs.note("run", 100)
     assert repairs.due(100) == ["run"]
+
+
+def test_of_runs_that_were_repaired_only_the_last_are_kept() -> None:
+    repairs = Repairs()
+    for n in range(1000):
+        repairs.note(f"run-{n}", n)
+        for uid in repairs.due(n):
+            repairs.done(uid, n)
+    assert max(map(len, vars(repairs).values())) <= QUIET_SECONDS
+
+
+def test_a_run_that_cannot_be_looked_at_holds_up_no_other(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, other = room.create(), room.create()
+    publisher = room.publisher()
+    would_change = publisher.would_change
+
+    def looks(run: Any, status: Any) -> bool:
+        if run.uid == odd.seen.uid:
+            raise TypeError("a status of some shape")
+        return would_change(run, status)
+
+    monkeypatch.setattr(publisher, "would_change", looks)
+    with following(room.follower(publisher=publisher)):
+        for one in (odd, other):
+            room.write(one.seen.name, {"artifacts": [{"name": "theirs"}]})
+        eventually(lambda: room.run(other).dirty_since is not None)
+        room.delete(odd.seen.name)
+        eventually(lambda: room.run(odd).deleted_at is not None)
 
 
 def test_a_change_waits_for_an_index_that_is_away(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

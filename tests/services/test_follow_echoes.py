@@ -1,6 +1,7 @@
 """Telling our own writes from others', and runs as last seen.
 
-Cases: our part alone counts; older versions are history; a failed verdict is ours; unknown runs; a bound.
+Cases: our part alone counts; older versions are history; a failed verdict is ours; unknown runs; a bound;
+conditions of any shape.
 """
 
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ import pytest
 
 from offload.cluster.interface import AgentRun
 from offload.domain.run import SeenRun
-from offload.services.echoes import Echoes
+from offload.services.echoes import Echoes, is_blank
 from offload.services.reads import LastReads
 
 OURS = {"type": "ArtifactsTruncated", "status": "True"}
@@ -34,6 +35,14 @@ def test_a_status_matches_by_our_part_alone(change: dict[str, Any], matches: boo
     echoes = Echoes()
     echoes.remember("run", STATUS, "5")
     assert echoes.matches("run", {**STATUS, **change}, "6") is matches
+
+
+@pytest.mark.parametrize("odd", [5, "text", {"type": "x"}, [5], [{"type": {}}], [{"type": ["x"]}]], ids=str)
+def test_conditions_of_any_shape_are_not_ours(odd: Any) -> None:
+    assert is_blank({"conditions": odd})
+    echoes = Echoes()
+    echoes.remember("run", {**STATUS, "conditions": []}, "5")
+    assert echoes.matches("run", {**STATUS, "conditions": odd}, "6")
 
 
 def test_what_came_before_is_history() -> None:

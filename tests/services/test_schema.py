@@ -2,7 +2,7 @@
 
 Cases: while one thread reads it anew, the others have the one last read at once; who needs the first one
 waits for the thread that reads it, and reads it no second time; an API server that says nothing is waited
-for by one thread alone.
+for by one thread alone; a read that is refused leaves the one last read.
 """
 
 import threading
@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from offload.domain.projection import Caps
-from offload.errors import ClusterUnavailableError
+from offload.errors import ClusterUnavailableError, StatusRefusedError
 from offload.services import schema
 from offload.services.schema import ServedSchema
 
@@ -61,6 +61,20 @@ def test_a_known_schema_is_there_while_it_is_read_anew(cluster: Cluster, served:
         assert time.monotonic() - started < 0.5
         assert not reading.done()
         cluster.may.set()
+
+
+def test_a_refused_read_leaves_the_schema_last_read(
+    cluster: Cluster, served: ServedSchema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.may.set()
+    known = served.current()
+
+    def refuse() -> Mapping[str, Any]:
+        raise StatusRefusedError("GET /openapi/v3: 406")
+
+    monkeypatch.setattr(cluster, "status_schema", refuse)
+    served.refresh()
+    assert served.current() is known
 
 
 def test_the_first_schema_is_read_once_for_all(cluster: Cluster, served: ServedSchema) -> None:

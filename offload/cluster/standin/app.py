@@ -142,6 +142,8 @@ class _Api:
         resource, query = request.resource, http.query_params
         chosen = selector(resource, query)
         if flag(query, "watch"):
+            for name in ("resourceVersion", "timeoutSeconds"):
+                number(query, name)  # refused now: later the answer has begun
             events = watch(self._store, http, request, chosen, self._bookmark_seconds)
             return StreamingResponse(events, media_type="application/json")
         limit = number(query, "limit")

@@ -56,6 +56,14 @@ def exists(resource: Resource, name: str) -> StatusError:
     )
 
 
+def terminating(resource: Resource, name: str, namespace: str) -> StatusError:
+    why = f"unable to create new content in namespace {namespace} because it is being terminated"
+    cause = {"reason": "NamespaceTerminating", "message": f"namespace {namespace} is being terminated"}
+    details = _details(resource, name, resource.plural)
+    details["causes"] = [{**cause, "field": "metadata.namespace"}]
+    return StatusError(403, "Forbidden", f'{resource.qualified} "{name}" is forbidden: {why}', details)
+
+
 def conflict(resource: Resource, name: str, why: str) -> StatusError:
     return StatusError(
         409,

@@ -30,12 +30,13 @@ def prune(value: Any, schema: Schema, unknown: list[str], path: str = "") -> Any
 
 
 def default(value: Any, schema: Schema) -> Any:
-    """`value` with the schema's defaults where a field is absent, or null without being nullable."""
+    """`value` with the schema's defaults where a field is absent; a null that may not be counts as absent."""
     if isinstance(value, dict):
         filled = dict(value)
         for key, sub in schema.get("properties", {}).items():
-            absent = key not in filled or (filled[key] is None and not sub.get("nullable"))
-            if absent and "default" in sub:
+            if filled.get(key) is None and not sub.get("nullable"):
+                filled.pop(key, None)
+            if key not in filled and "default" in sub:
                 filled[key] = deepcopy(sub["default"])
             if key in filled:
                 filled[key] = default(filled[key], sub)

@@ -1,5 +1,6 @@
 """What a write does to an object: the rules of an API server's registry, for the kinds served here."""
 
+import json
 import random
 import re
 import uuid
@@ -25,6 +26,7 @@ SERVER_FIELDS = (
     "namespace",
     "name",
 )
+TERMINATING = "Terminating"
 LARGEST_OBJECT = 1_500_000
 """Bytes: what etcd takes in one request by default, less its overhead."""
 
@@ -52,7 +54,7 @@ class Writes:
     """Create, replace, patch and delete on a store."""
 
     def __init__(self, store: Store, resources: Sequence[Resource]) -> None:
-        self._store = store
+        self._store, self._resources = store, resources
         self._validators: dict[str, Draft4Validator] = {r.qualified: validator(r.schema) for r in resources}
         self._metadata = validator(METADATA)
 
@@ -63,7 +65,8 @@ class Writes:
         return found
 
     def create(self, request: Request, body: Object) -> Object:
-        if request.namespace and not self._store.get(Key("namespaces", "", request.namespace)):
+        home = self._store.get(Key(NAMESPACES.qualified, "", request.namespace)) if request.namespace else {}
+        if home is None:
             raise failures.not_found(NAMESPACES, request.namespace)
         body = self._decode(request, body)
         metadata = {
@@ -73,6 +76,8 @@ class Writes:
         request.name = str(given)
         if self._store.get(request.key):
             raise failures.exists(request.resource, request.name)
+        if home.get("status", {}).get("phase") == TERMINATING:
+            raise failures.terminating(request.resource, request.name, request.namespace)
         body["metadata"] = {
             **metadata,
             "name": given,
@@ -114,8 +119,10 @@ class Writes:
             if wanted and wanted != metadata[name]:
                 why = f"the precondition's {name} is {wanted}, the object's is {metadata[name]}"
                 raise failures.conflict(request.resource, request.name, why)
-        if request.resource is NAMESPACES:
-            self._empty(request.name)
+        if request.resource is NAMESPACES and self._empty(request.name):
+            existing = {**existing, "status": {"phase": TERMINATING}}
+            existing["metadata"] = {**metadata, "deletionTimestamp": metadata.get("deletionTimestamp", now())}
+            return self._store.put(request.key, existing)
         if not metadata.get("finalizers"):
             self._store.remove(request.key)
             return existing
@@ -125,18 +132,34 @@ class Writes:
         leaving["generation"] = metadata.get("generation", 0) + 1
         return self._store.put(request.key, {**existing, "metadata": leaving})
 
-    def _empty(self, namespace: str) -> None:
+    def _empty(self, namespace: str) -> bool:
+        """Delete what is in it; whether finalizers keep any of that."""
         if namespace == "default":
             message = 'namespaces "default" is forbidden: this namespace may not be deleted'
             raise failures.StatusError(403, "Forbidden", message)
-        for resource in self._validators:
-            for key, _ in self._store.snapshot(resource, namespace):
-                if key.namespace:
-                    self._store.remove(key)
+        for request in self._within(namespace):
+            self.delete(request, {})
+        return bool(self._within(namespace))
+
+    def _within(self, namespace: str) -> list[Request]:
+        return [
+            Request(resource, namespace, key.name)
+            for resource in self._resources
+            for key, _ in self._store.snapshot(resource.qualified, namespace)
+        ]
+
+    def _let_go(self, request: Request) -> None:
+        """Remove an object whose last finalizer is gone, and its namespace where it kept that."""
+        self._store.remove(request.key)
+        home = Key(NAMESPACES.qualified, "", request.namespace)
+        status = (self._store.get(home) or {}).get("status", {})
+        if status.get("phase") == TERMINATING and not self._within(request.namespace):
+            self._store.remove(home)
 
     def _update(self, request: Request, existing: Object, body: Object) -> Object:
         old, sent = existing["metadata"], body.get("metadata") or {}
-        for name in ("uid", "resourceVersion"):
+        # Of a status write's metadata, a server looks at the resourceVersion alone.
+        for name in ("resourceVersion",) if request.status else ("uid", "resourceVersion"):
             if sent.get(name) and sent[name] != old[name]:
                 raise failures.modified(request.resource, request.name)
         body = self._decode(request, body)
@@ -155,8 +178,9 @@ class Writes:
             return existing  # nothing changed: no new resourceVersion, no watch event
         if request.resource.group and _desired(after) != _desired(existing):
             after["metadata"] = {**after["metadata"], "generation": old["generation"] + 1}
-        if "deletionTimestamp" in old and not after["metadata"].get("finalizers"):
-            self._store.remove(request.key)
+        leaves = "deletionTimestamp" in old and request.resource is not NAMESPACES
+        if leaves and not after["metadata"].get("finalizers"):
+            self._let_go(request)
             return after
         return self._store.put(request.key, after)
 
@@ -181,11 +205,11 @@ class Writes:
         pruned["metadata"] = prune(metadata, METADATA, unknown, "metadata")
         pruned["metadata"].pop("managedFields", None)
         if unknown:
-            self._complain(request, unknown)
+            self._complain(request, unknown, body)
         filled: Object = default(pruned, resource.schema)
         return filled
 
-    def _complain(self, request: Request, unknown: list[str]) -> None:
+    def _complain(self, request: Request, unknown: list[str], body: Object) -> None:
         texts = [f'unknown field "{path}"' for path in unknown]
         if request.validation == "Warn":
             request.warnings += texts
@@ -193,9 +217,9 @@ class Writes:
             kind, version = request.resource.kind, request.resource.version
             strict = f"strict decoding error: {', '.join(texts)}"
             if request.is_patch:
-                raise failures.invalid(
-                    request.resource, request.name, [Problem("patch", f"Invalid value: {strict}")]
-                )
+                quoted = json.dumps(json.dumps(body))
+                problem = Problem("patch", f"Invalid value: {quoted}: {strict}")
+                raise failures.invalid(request.resource, request.name, [problem])
             raise failures.bad_request(
                 f'{kind} in version "{version}" cannot be handled as a {kind}: {strict}'
             )
