@@ -20,7 +20,9 @@ import httpx
 from offload.cluster.interface import AgentRun
 from offload.cluster.kubernetes import KubernetesCluster
 from offload.cluster.standin.server import StandIn
+from offload.domain import structural
 from offload.domain.artifact import Artifact, Location, NewArtifact
+from offload.domain.pointers import StatusSchema, read_schema
 from offload.domain.projection import Caps
 from offload.domain.run import Run
 from offload.index import Index, migrate, publishing, runs
@@ -183,6 +185,11 @@ class Room:
 
     def publish(self, run: AgentRun, publisher: Publisher | None = None, **values: Any) -> Outcome:
         return (publisher or self.publisher(**values)).publish(self.claim(run))
+
+
+def open_schema() -> StatusSchema:
+    """A schema that keeps everything."""
+    return read_schema(structural.OPEN)
 
 
 def migrated_index(folder: Path) -> str:

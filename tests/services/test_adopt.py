@@ -14,14 +14,14 @@ import pytest
 
 from offload.cluster.standin.server import StandIn
 from offload.domain.artifact import Artifact, State
-from offload.domain.pointers import fingerprint, open_schema
+from offload.domain.pointers import fingerprint
 from offload.domain.projection import Caps
 from offload.errors import StoreUnavailableError
 from offload.index import artifacts, externals, publishing, sweeping
 from offload.index.externals import External
 from offload.services.adopt import needs_adopting
 from offload.services.publish import Outcome
-from tests.publishing import Room, publishing_room
+from tests.publishing import Room, open_schema, publishing_room
 
 CRDS = Path(__file__).parents[1] / "cluster" / "crds"
 ELSEWHERE = {"name": "theirs", "url": "https://example.org/theirs"}

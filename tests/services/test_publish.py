@@ -18,16 +18,14 @@ import sqlalchemy as sa
 
 from offload.cluster.interface import AgentRun
 from offload.cluster.standin.server import StandIn
-from offload.domain import structural
 from offload.domain.artifact import State
-from offload.domain.pointers import read_schema
 from offload.domain.projection import Caps
 from offload.errors import ClusterUnavailableError, StatusConflictError, StatusRefusedError
 from offload.index import publishing, sweeping
 from offload.index.schema import runs as runs_table
 from offload.services.preview import preview
 from offload.services.publish import Outcome
-from tests.publishing import Room, publishing_room
+from tests.publishing import Room, open_schema, publishing_room
 
 CRDS = Path(__file__).parents[1] / "cluster" / "crds"
 
@@ -370,7 +368,7 @@ def test_a_preview_needs_no_cluster(room: Room) -> None:
             tx,
             run.seen.uid,
             {},
-            schema=read_schema(structural.OPEN),
+            schema=open_schema(),
             caps=Caps(count=2),
             strict=False,
             public_url=None,
