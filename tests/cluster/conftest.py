@@ -62,15 +62,8 @@ class Admin:
         CoreV1Api(self.client).delete_namespace(namespace or self.namespace)
 
     def set_status(self, name: str, status: dict[str, Any], **metadata: str) -> dict[str, Any]:
-        return self.set_status_raw(name, status, **metadata)[0]
-
-    def set_status_raw(self, name: str, status: dict[str, Any], **metadata: str) -> tuple[Any, int, Any]:
-        """The stored object, the code and the headers."""
         body = {"metadata": metadata, "status": status}
-        answer: tuple[Any, int, Any] = self._runs.patch_namespaced_custom_object_status_with_http_info(
-            *self._where(), name, body
-        )
-        return answer
+        return self._runs.patch_namespaced_custom_object_status(*self._where(), name, body)
 
     def release(self, name: str) -> None:
         """Remove the finalizers."""
