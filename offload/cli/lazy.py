@@ -14,6 +14,7 @@ from typer.main import get_command, get_group
 
 EXTRAS = {
     "server": {
+        "aiohttp",
         "alembic",
         "boto3",
         "botocore",
