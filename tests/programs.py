@@ -234,8 +234,6 @@ class Wire:
         self._open: list[socket.socket] = []
         self._flows = threading.Event()
         self._flows.set()
-        self.asked = threading.Event()
-        """Set while something is held up that was sent to the other side."""
         self._listener: socket.socket | None = None
         self.port = 0
         self.mend()
@@ -260,7 +258,6 @@ class Wire:
 
     def hold_up(self) -> None:
         """Keep connections and take new ones, and pass nothing on: as where the other side was stopped."""
-        self.asked.clear()
         self._flows.clear()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -271,15 +268,12 @@ class Wire:
             except OSError:
                 return
             self._open += [near, far]
-            for one, other, asks in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._pass_on, args=(one, other, asks), daemon=True).start()
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, asks: bool) -> None:
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError, ValueError):  # the other direction, or `cut`, has closed them
-            while select.select([source], [], []):
-                if asks and not self._flows.is_set():
-                    self.asked.set()
-                self._flows.wait()
+            while select.select([source], [], []) and self._flows.wait():
                 data = source.recv(2**16)
                 if not data:
                     break

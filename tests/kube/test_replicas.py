@@ -9,6 +9,7 @@
 That a second controller on SQLite refuses to start is in tests/story/test_lifecycle.py.
 """
 
+import asyncio
 import json
 import time
 from collections import Counter
@@ -26,8 +27,9 @@ import pytest
 from offload.controller.dispatch import LEASE
 from tests.kube import audit
 from tests.kube.audit import OURS
+from tests.kube.faults import Faults
 from tests.kube.site import SYSTEM, KubeSite
-from tests.programs import Program, Wire, until
+from tests.programs import Program, until
 
 DELAY_SECONDS = 5.0
 
@@ -57,12 +59,12 @@ def test_three_controllers_share_the_work_and_double_none(site: KubeSite) -> Non
 
 def test_a_publish_longer_than_a_claims_life_stays_with_who_is_at_it(site: KubeSite) -> None:
     other = paused_controller(site)
-    with held_up_controller(site, "slow") as (slow, wire):
+    with held_up_controller(site, "slow") as (slow, passes):
         other.resume()
         first = claimed_until(site, "slow")
         until(lambda: claimed_until(site, "slow") - first > LEASE)
         assert holder(site, "slow") == slow.process.pid
-        wire.mend()
+        passes.set()
         until(lambda: site.stage.names("slow") == ["first.log", "held-up.log"])
         until(lambda: site.stage.is_current("slow"))
     assert patches(site) == {("slow", HTTPStatus.OK): 2}
@@ -84,15 +86,16 @@ def test_a_controller_killed_in_the_middle_of_a_publish_delays_its_run_by_less_t
 
 def test_a_controller_that_was_frozen_past_its_claim_overwrites_nothing(site: KubeSite) -> None:
     other = paused_controller(site)
-    with held_up_controller(site, "shared") as (frozen, wire):
+    with held_up_controller(site, "shared") as (frozen, passes):
         frozen.pause()
         other.resume()
         assert site.stage.put("shared", "newer.log", b"newer").status_code == 201
         until(lambda: site.stage.names("shared") == ["first.log", "held-up.log", "newer.log"])
         until(lambda: site.stage.is_current("shared"))
         version = site.stage.read("shared")["metadata"]["resourceVersion"]
-        # What it has sent before it froze, or sends once it comes back, is of an older status.
-        wire.mend()
+        # What it sent before it froze arrives now, and then it comes back.
+        passes.set()
+        until(lambda: patches(site)["shared", HTTPStatus.CONFLICT])
         frozen.resume()
         other.kill()
         publish(site, "another")
@@ -142,22 +145,26 @@ def paused_controller(site: KubeSite) -> Program:
 
 
 @contextmanager
-def held_up_controller(site: KubeSite, run: str) -> Iterator[tuple[Program, Wire]]:
-    """A controller in the middle of a publish of `run`: what it sent does not reach the API server."""
-    wire = Wire(site.plane.port)
-    way = f"https://127.0.0.1:{wire.port}"
-    path = site.folder / "held-up.kubeconfig"
-    config = site.plane.service_account_kubeconfig(path, SYSTEM, "offload-controller", url=way)
-    controller = site.controller(OFFLOAD_KUBECONFIG=str(config))
-    try:
+def held_up_controller(site: KubeSite, run: str) -> Iterator[tuple[Program, Event]]:
+    """A controller in the middle of a publish of `run`: its patch goes on once the event is set."""
+    passes = Event()
+
+    async def hold_up(_: asyncio.StreamWriter) -> bool:
+        while not passes.is_set():  # noqa: ASYNC110 - it is set in another thread
+            await asyncio.sleep(0.05)
+        return True
+
+    with Faults(site.plane) as faults:
+        path = site.folder / "held-up.kubeconfig"
+        account = "offload-controller"
+        config = site.plane.service_account_kubeconfig(path, SYSTEM, account, url=faults.url)
+        controller = site.controller(OFFLOAD_KUBECONFIG=str(config))
         publish(site, run, "first.log")
-        wire.hold_up()
-        assert site.stage.put(run, "held-up.log", b"held up").status_code == 201
-        until(lambda: holder(site, run) == controller.process.pid)
-        until(wire.asked.is_set)
-        yield controller, wire
-    finally:
-        wire.cut()
+        began = time.monotonic()
+        with faults.failing(hold_up, method="PATCH"):
+            assert site.stage.put(run, "held-up.log", b"held up").status_code == 201
+            until(lambda: faults.since(began, method="PATCH"))
+            yield controller, passes
 
 
 def publish(site: KubeSite, run: str, name: str = "a.log") -> None:
