@@ -61,6 +61,19 @@ class _Address:
 
 
 @dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked of one object."""
+
+    method: str
+    location: Location
+    query: str
+    headers: Mapping[str, str]
+    payload: str
+    """What its signature says of the body."""
+    body: "_Body | None" = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Opened:
     """What belongs to one event loop."""
 
@@ -108,7 +121,8 @@ class S3Wire:
                 if given_up():
                     raise StoreRefusedError(f"{doing}: the upload was given up")
                 body = _Body(part, within=self._connection.read_timeout)
-                async with await self._ask("PUT", location, query, headers, payload, body) as answer:
+                request = _Request("PUT", location, query, headers, payload, body)
+                async with await self._ask(request) as answer:
                     return answer.headers
 
         return await self._insist(doing, ask)
@@ -120,7 +134,8 @@ class S3Wire:
         """Open an object's bytes; leaving closes the connection unless all were read."""
         query = f"versionId={quote(location.version_id, safe='')}" if location.version_id else ""
         doing = "reading an object"
-        answer = await self._insist(doing, lambda: self._ask("GET", location, query, headers, _EMPTY))
+        request = _Request("GET", location, query, headers, _EMPTY)
+        answer = await self._insist(doing, lambda: self._ask(request))
         try:
             yield _pieces(answer, doing)
         finally:
@@ -140,58 +155,43 @@ class S3Wire:
                     raise
             await asyncio.sleep(random.random() * 2**tried)  # noqa: S311 - spreads load, keeps no secret
 
-    async def _ask(  # noqa: PLR0913, PLR0917 - what a request is
-        self,
-        method: str,
-        location: Location,
-        query: str,
-        headers: Mapping[str, str],
-        payload: str,
-        body: "_Body | None" = None,
-    ) -> aiohttp.ClientResponse:
+    async def _ask(self, request: _Request) -> aiohttp.ClientResponse:
         try:
-            return await self._ask_once(method, location, query, headers, payload, body)
+            return await self._ask_once(request)
         except ClientError as error:
             if not is_elsewhere(error):
                 raise
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._pool, self._look_for, location.bucket)
-        self._addresses[location.bucket] = found
-        return await self._ask_once(method, location, query, headers, payload, body)
+        bucket = request.location.bucket
+        self._addresses[bucket] = await loop.run_in_executor(self._pool, self._look_for, bucket)
+        return await self._ask_once(request)
 
-    async def _ask_once(  # noqa: PLR0913, PLR0917 - what a request is
-        self,
-        method: str,
-        location: Location,
-        query: str,
-        headers: Mapping[str, str],
-        payload: str,
-        body: "_Body | None",
-    ) -> aiohttp.ClientResponse:
-        address, opened = await self._address(location.bucket), await self._here()
-        path = f"{address.path}/{quote(location.key, safe='/~')}"
+    async def _ask_once(self, request: _Request) -> aiohttp.ClientResponse:
+        address, opened = await self._address(request.location.bucket), await self._here()
+        path = f"{address.path}/{quote(request.location.key, safe='/~')}"
         sent = signed(
-            method,
+            request.method,
             path,
-            query,
-            {**headers, "Host": address.host},
-            payload=payload,
+            request.query,
+            {**request.headers, "Host": address.host},
+            payload=request.payload,
             credentials=await self._frozen_credentials(),
             region=address.region,
             now=datetime.now(UTC),
         )
+        query = f"?{request.query}" if request.query else ""
         answer = await opened.session.request(
-            method,
-            URL(f"{address.origin}{path}{'?' if query else ''}{query}", encoded=True),
+            request.method,
+            URL(f"{address.origin}{path}{query}", encoded=True),
             headers=sent,
-            data=body,
+            data=request.body,
             proxy=address.proxy,
             allow_redirects=False,
         )
         if answer.status < _REDIRECTED:
             return answer
         async with answer:
-            raise _refusal(method, answer.status, await answer.content.read(_ERROR_BYTES))
+            raise _refusal(request.method, answer.status, await answer.content.read(_ERROR_BYTES))
 
     async def _payload(self, part: Part) -> str:
         """What the signature says of the body: its SHA-256, or nothing where that costs much unasked."""
