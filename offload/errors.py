@@ -255,6 +255,11 @@ class IndexUnavailableError(UnavailableError):
 
     type = "index-unavailable"
 
+    @property
+    def told(self) -> str:
+        """Without what the database or its driver said: that names addresses and tables."""
+        return (type(self).__doc__ or "").strip()
+
 
 class ClusterUnavailableError(UnavailableError):
     """The Kubernetes API server is out of reach."""
@@ -264,7 +269,7 @@ class ClusterUnavailableError(UnavailableError):
     @property
     def told(self) -> str:
         """Without what the API server or the way to it said: that names addresses and identities."""
-        return (type(self).__doc__ or "").strip().splitlines()[0]
+        return (type(self).__doc__ or "").strip()
 
 
 class RunChangedError(UnavailableError):

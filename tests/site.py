@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
@@ -88,11 +89,13 @@ class Site:
         self.environment["OFFLOAD_DATABASE_URL"] = self.database_url.replace(f":{port}/", f":{wire.port}/")
         return wire
 
+    @cached_property
     def objects(self) -> S3Objects:
         objects = S3Objects(self.store.connection(), threads=1)
         self._stack.callback(objects.close)
         return objects
 
+    @cached_property
     def index(self) -> Index:
         index = Index.connect(self.database_url)
         self._stack.callback(index.close)
@@ -100,7 +103,7 @@ class Site:
 
     def object_keys(self) -> list[str]:
         """The keys of all objects under the prefix, save our marker."""
-        found = [info.location.key for info in self.objects().list(self.prefix + "/")]
+        found = [info.location.key for info in self.objects.list(self.prefix + "/")]
         return [key for key in found if not key.endswith(".offload-index")]
 
     def _wire(self, port: int | None) -> Wire:

@@ -100,4 +100,11 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (exc.DBAPIError, exc.TimeoutError) as error:
-        raise IndexUnavailableError from error
+        raise IndexUnavailableError(_told_by(error)) from error
+
+
+def _told_by(error: exc.SQLAlchemyError) -> str | None:
+    """With the first line of what the driver said: SQLAlchemy's own has the statement and its values."""
+    lines = str(getattr(error, "orig", error)).strip().splitlines()
+    reason = (IndexUnavailableError.__doc__ or "").rstrip(".")
+    return f"{reason}: {lines[0]}" if lines else None

@@ -93,13 +93,21 @@ def test_times_come_back_in_utc(given: Any) -> None:
 
 
 @pytest.mark.parametrize("transaction", ["begin", "read"])
-@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", "postgresql://u:secret@127.0.0.1:1/x"])
-def test_an_index_out_of_reach_says_so(url: str, transaction: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite:////nowhere/at/all.db", "unable to open database file"),
+        ("postgresql://u:secret@127.0.0.1:1/x", "Connection refused"),
+    ],
+)
+def test_an_index_out_of_reach_says_so_and_why(url: str, reason: str, transaction: str) -> None:
     index = Index.connect(url)
     with pytest.raises(IndexUnavailableError) as caught, getattr(index, transaction)() as tx:
         runs.get(tx, "u")
     assert isinstance(caught.value.__cause__, sa.exc.OperationalError)
+    assert reason in str(caught.value)
     assert "secret" not in str(caught.value)
+    assert caught.value.told == "The retention index is out of reach."
     started = time.monotonic()
     index.wait_for_dirty(0.1)
     assert time.monotonic() - started >= 0.1

@@ -86,7 +86,7 @@ def most_memory(program: Program) -> int:
 
 
 def runs_of(site: KubeSite) -> list[Run]:
-    with site.index().read() as tx:
+    with site.index.read() as tx:
         return runs.page(tx, site.namespace, limit=2 * RUNS)
 
 

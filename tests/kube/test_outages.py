@@ -90,7 +90,7 @@ class Outage:
 
     def knows(self, run: str) -> bool:
         """Whether the watch has told of a run that nobody asked for."""
-        with self.site.index().read() as tx:
+        with self.site.index.read() as tx:
             return runs.find(tx, self.stage.namespace, run) is not None
 
     def patches(self, since: float, passed: bool | None = None) -> list[Asked]:

@@ -168,7 +168,7 @@ def look_again(site: KubeSite, stage: Stage) -> None:
     """Have the status confirmed where there is nothing to write."""
     until(lambda: stage.is_current("demo"))
     uid = stage.read("demo")["metadata"]["uid"]
-    with site.index().begin() as tx:
+    with site.index.begin() as tx:
         publishing.touch(tx, uid)
     until(lambda: stage.is_current("demo"))
 

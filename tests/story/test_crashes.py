@@ -82,7 +82,7 @@ def test_serve_killed_between_blob_and_row(site: Site, body: bytes) -> None:
     until(lambda: site.stage.names("cut") == ["first.log", "core.bin"])
     assert len(site.stage.history("cut")) == 2
 
-    index, objects = site.index(), site.objects()
+    index, objects = site.index, site.objects
     now = datetime.now(UTC)
     early = clean_orphans(index, objects, prefix=site.prefix, grace=GRACE, now=now + GRACE / 2)
     assert (early.found, early.removed, early.stopped_because) == (0, 0, None)
@@ -117,14 +117,14 @@ def test_serve_killed_in_the_middle_of_a_multipart_upload_leaves_nothing_past_th
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
-    objects = site.objects()
+    objects = site.objects
     until(lambda: list(objects.open_uploads(site.prefix + "/")))
     serve.kill()
     assert not site.object_keys()
     site.serve()
     assert site.stage.put("half", "other.log", b"x").status_code == 201
     late = datetime.now(UTC) + GRACE + timedelta(minutes=5)
-    report = clean_orphans(site.index(), objects, prefix=site.prefix, grace=GRACE, now=late)
+    report = clean_orphans(site.index, objects, prefix=site.prefix, grace=GRACE, now=late)
     assert report.aborted_uploads == 1
     assert not list(objects.open_uploads(site.prefix + "/"))
     assert len(site.object_keys()) == 1

@@ -128,20 +128,13 @@ def _make(check: Check, found: list[Finding]) -> None:
         # Each as it comes: what was said before a failure or a silence counts.
         found.extend(_finding(check, verdict) for verdict in check.look())
     except OffloadError as error:
-        found.append(_finding(check, broken(_said(error), check.remedy)))
+        found.append(_finding(check, broken(str(error), check.remedy)))
     except Exception as error:  # noqa: BLE001 - the other checks go on, and this one says what it met
         found.append(_finding(check, broken(f"unexpected {type(error).__name__}: {error}", check.remedy)))
 
 
 def _finding(check: Check, verdict: Verdict) -> Finding:
     return Finding(check.part, verdict.check or check.name, verdict.state, verdict.found, verdict.remedy)
-
-
-def _said(error: OffloadError) -> str:
-    """The error and, where it has one, the first line of what the driver itself said."""
-    driver = getattr(error.__cause__, "orig", None)
-    lines = str(driver or "").strip().splitlines()
-    return f"{error} ({lines[0]})" if lines else str(error)
 
 
 def _without(secrets: Collection[str], finding: Finding) -> Finding:
