@@ -71,8 +71,14 @@ def history(  # noqa: PLR0913 - each filter that is offered
 
 def newest_current(tx: sa.Connection, run_uid: str, limit: int) -> list[Artifact]:
     """The current versions that came last, newest first."""
-    mine = SELECT_ARTIFACT.where(artifacts.c.run_uid == run_uid, artifacts.c.current)
-    return all_artifacts(tx, mine.order_by(artifacts.c.seq.desc()).limit(limit))
+    return all_artifacts(tx, _NEWEST_CURRENT, {"of_run": run_uid, "at_most": limit})
+
+
+_NEWEST_CURRENT = (
+    SELECT_ARTIFACT.where(artifacts.c.run_uid == sa.bindparam("of_run"), artifacts.c.current)
+    .order_by(artifacts.c.seq.desc())
+    .limit(sa.bindparam("at_most"))
+)
 
 
 def known_ids(tx: sa.Connection, ids: Iterable[UUID]) -> set[UUID]:

@@ -29,14 +29,20 @@ class External:
 
 def of_run(tx: sa.Connection, run_uid: str) -> list[External]:
     """A run's externals in order of `seq`, removed ones included."""
-    query = sa.select(
+    return [External(*row) for row in tx.execute(_OF_RUN, {"of_run": run_uid})]
+
+
+_OF_RUN = (
+    sa.select(
         externals.c.seq,
         externals.c.run_uid,
         externals.c.fingerprint,
         externals.c.entry,
         externals.c.state,
-    ).where(externals.c.run_uid == run_uid)
-    return [External(*row) for row in tx.execute(query.order_by(externals.c.seq))]
+    )
+    .where(externals.c.run_uid == sa.bindparam("of_run"))
+    .order_by(externals.c.seq)
+)
 
 
 def save(tx: sa.Connection, run_uid: str, found: Iterable[External]) -> list[External]:

@@ -141,9 +141,11 @@ def try_again(tx: sa.Connection, namespace: str | None) -> None:
 
 def oldest_dirty(tx: sa.Connection) -> datetime | None:
     """Since when the run that waits longest has waited."""
-    waiting = sa.select(sa.func.min(runs.c.dirty_since)).where(runs.c.dirty_since.is_not(None))
-    oldest: datetime | None = tx.execute(waiting).scalar_one()
+    oldest: datetime | None = tx.execute(_OLDEST_DIRTY).scalar_one()
     return oldest
+
+
+_OLDEST_DIRTY = sa.select(sa.func.min(runs.c.dirty_since)).where(runs.c.dirty_since.is_not(None))
 
 
 def dirty_count(tx: sa.Connection) -> int:

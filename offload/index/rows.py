@@ -65,9 +65,11 @@ SELECT_RUN = sa.select(*_RUN_COLUMNS)
 SELECT_ARTIFACT = sa.select(*_ARTIFACT_COLUMNS).join(runs, runs.c.uid == artifacts.c.run_uid)
 
 
-def one_run(tx: sa.Connection, query: sa.Select[Any]) -> Run | None:
+def one_run(
+    tx: sa.Connection, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None
+) -> Run | None:
     """The run that a `SELECT_RUN` finds."""
-    row = tx.execute(query).one_or_none()
+    row = tx.execute(query, parameters).one_or_none()
     return None if row is None else Run(*row)
 
 

@@ -21,10 +21,12 @@ def observe(tx: sa.Connection, seen: SeenRun) -> Run:
     final) or a newer resourceVersion of it was seen.
     """
     known = tx.execute(_KNOWN, {"of_uid": seen.uid}).one_or_none()
+    if known is not None and not _is_news(seen, known):
+        return Run(*known[:-1])
     if known is None:
         _add(tx, seen)
-    elif _is_news(seen, known):
-        latest = tx.execute(_KNOWN.with_for_update(), {"of_uid": seen.uid}).one()
+    else:
+        latest = tx.execute(_KNOWN_LOCKED, {"of_uid": seen.uid}).one()
         if _is_news(seen, latest):
             tx.execute(sa.update(runs).where(runs.c.uid == seen.uid).values(_changing(seen)))
     run = get(tx, seen.uid)
@@ -35,7 +37,7 @@ def observe(tx: sa.Connection, seen: SeenRun) -> Run:
 
 def get(tx: sa.Connection, uid: str) -> Run | None:
     """The run with this uid."""
-    return one_run(tx, SELECT_RUN.where(runs.c.uid == uid))
+    return one_run(tx, _BY_UID, {"of_uid": uid})
 
 
 def find(tx: sa.Connection, namespace: str, name: str, uid: str | None = None) -> Run | None:
@@ -93,9 +95,9 @@ def page(  # noqa: PLR0913 - each filter that is offered
     return all_runs(tx, query.order_by(runs.c.created_at.desc(), runs.c.uid.desc()).limit(limit))
 
 
-_KNOWN = sa.select(
-    runs.c.deleted_at, runs.c.resource_version, runs.c.labels, runs.c.agent, runs.c.phase, runs.c.finished_at
-).where(runs.c.uid == sa.bindparam("of_uid"))
+_BY_UID = SELECT_RUN.where(runs.c.uid == sa.bindparam("of_uid"))
+_KNOWN = _BY_UID.add_columns(runs.c.resource_version)
+_KNOWN_LOCKED = _KNOWN.with_for_update()
 
 
 def _is_news(seen: SeenRun, known: Any) -> bool:
