@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import psycopg
@@ -18,6 +18,8 @@ from offload.index import globs
 CHANNEL = "offload_dirty"
 """PostgreSQL's NOTIFY channel on which a commit that makes runs dirty is announced."""
 
+SQLITE_CLOCK = "offload_clock"
+"""The SQL function of every SQLite connection that answers the time, so many seconds from now."""
 BUSY_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
 IDLE_SECONDS = 5
@@ -76,6 +78,10 @@ class Engines(Protocol):
 
     def reading(self, engine: sa.Engine) -> sa.Engine:
         """The same pool, for transactions that only read."""
+        ...
+
+    def single(self, engine: sa.Engine) -> sa.Engine:
+        """The same pool, for transactions of one statement, which may write."""
         ...
 
     def writer_lock(self) -> AbstractContextManager[Any]:
@@ -176,6 +182,9 @@ class Sqlite:
     def reading(self, engine: sa.Engine) -> sa.Engine:
         return engine.execution_options(offload_begin="BEGIN")
 
+    def single(self, engine: sa.Engine) -> sa.Engine:
+        return engine
+
     def writer_lock(self) -> AbstractContextManager[Any]:
         # SQLite's own waiting is a sleep with back-off: threads of one process pass the turn by a lock.
         # Reentrant, so that a write inside a write is SQLite's error and not a silence for ever.
@@ -232,6 +241,9 @@ class PostgreSQL:
         # three.
         return engine.execution_options(isolation_level="AUTOCOMMIT")
 
+    def single(self, engine: sa.Engine) -> sa.Engine:
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+
     def writer_lock(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
@@ -282,10 +294,16 @@ def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
             f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
         ):
             connection.execute(f"PRAGMA {pragma}")
+        connection.create_function(SQLITE_CLOCK, 1, _this_hosts_clock)
 
     @sa.event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options()["offload_begin"])
+
+
+def _this_hosts_clock(seconds: float) -> str:
+    """As SQLAlchemy writes a datetime into SQLite."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _psycopg(url: sa.URL) -> sa.URL:

@@ -1,8 +1,9 @@
 """Which runs' status is behind, who is at it, and how it went."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -10,7 +11,7 @@ from offload.domain.run import TERMINAL_PHASES, Run
 from offload.index import clock
 from offload.index.dialects import engines_of
 from offload.index.dirty import dirty_since, lock
-from offload.index.rows import SELECT_RUN, all_runs
+from offload.index.rows import RUN_COLUMNS
 from offload.index.schema import runs
 
 Order = Literal["urgent", "age", "turn"]
@@ -29,36 +30,21 @@ def claim(  # noqa: PLR0913 - who, how many, which
     apart_from: Collection[str] = (),
     order: Order = "urgent",
 ) -> list[Run]:
-    """Take up to `limit` dirty runs of `namespaces` (empty: all) `apart_from` some, for `lease`, in `order`.
+    """Take up to `limit` dirty runs of `namespaces` (empty: all) `apart_from` some, for `lease`.
 
     A claim that is alive, its own holder's too, is left alone, and so is a run before its next attempt.
-    Urgent are runs that ended or were never published, then come those that wait longest; `age`: those that
-    wait longest, whatever they are; `turn`: those whose next attempt has been due longest.
+    `order` says which are taken, not how they are answered. Urgent are runs that ended or were never
+    published, then come those that wait longest; `age`: those that wait longest, whatever they are; `turn`:
+    those whose next attempt has been due longest.
     """
-    now = clock.now(tx)
-    ended = runs.c.finished_at.is_not(None) | runs.c.phase.in_(sorted(TERMINAL_PHASES))
-    query = SELECT_RUN.where(
-        runs.c.dirty_since.is_not(None),
-        runs.c.deleted_at.is_(None),
-        runs.c.claimed_until.is_(None) | (runs.c.claimed_until <= now),
-        runs.c.next_attempt_at.is_(None) | (runs.c.next_attempt_at <= now),
-    )
-    if namespaces:
-        query = query.where(runs.c.namespace.in_(sorted(namespaces)))
-    if apart_from:
-        query = query.where(runs.c.namespace.not_in(sorted(apart_from)))
-    urgent = sa.case((ended | runs.c.published_at.is_(None), 0), else_=1)
-    turn = sa.func.coalesce(runs.c.next_attempt_at, runs.c.dirty_since)
-    ranks = {"urgent": (urgent, runs.c.dirty_since), "age": (runs.c.dirty_since,), "turn": (turn,)}
-    query = query.order_by(*ranks[order]).limit(limit)
-    claimed = all_runs(tx, query.with_for_update(skip_locked=True))
-    if claimed:
-        tx.execute(
-            sa.update(runs)
-            .where(runs.c.uid.in_([run.uid for run in claimed]))
-            .values(claimed_by=holder, claimed_until=now + lease)
-        )
-    return claimed
+    given = {
+        "by": holder,
+        "pause": lease.total_seconds(),
+        "at_most": limit,
+        "namespaces": sorted(namespaces),
+        "apart_from": sorted(apart_from),
+    }
+    return [Run(*row) for row in tx.execute(_claim(order, bool(namespaces), bool(apart_from)), given)]
 
 
 def renew(tx: sa.Connection, uids: Collection[str], *, holder: str, lease: timedelta) -> None:
@@ -79,22 +65,15 @@ def published(  # noqa: PLR0913 - what one update sets
     The next publish is at least `not_before` away. The run stays dirty where its revision has moved on.
     False, and nothing changes, where `holder` lost its claim: who has it now publishes again.
     """
-    now = clock.now(tx)
-    behind = runs.c.revision > revision
     done = tx.execute(
-        sa.update(runs)
-        .where(runs.c.uid == uid, runs.c.claimed_by == holder, runs.c.published_revision <= revision)
-        .values(
-            published_revision=revision,
-            published_at=now,
-            listed_count=listed_count,
-            publish_error=None,
-            publish_failures=0,
-            next_attempt_at=now + not_before,
-            dirty_since=sa.case((behind, now), else_=sa.null()),
-            claimed_by=None,
-            claimed_until=None,
-        )
+        _PUBLISHED,
+        {
+            "of_uid": uid,
+            "by": holder,
+            "of_revision": revision,
+            "listed": listed_count,
+            "pause": not_before.total_seconds(),
+        },
     )
     return done.rowcount == 1
 
@@ -107,15 +86,14 @@ def failed(  # noqa: PLR0913 - what one update sets
     False where `holder` lost its claim.
     """
     done = tx.execute(
-        sa.update(runs)
-        .where(runs.c.uid == uid, runs.c.claimed_by == holder)
-        .values(
-            publish_error=error.replace("\0", "")[:ERROR_LENGTH],
-            publish_failures=runs.c.publish_failures + int(counts),
-            next_attempt_at=clock.now(tx) + retry_in,
-            claimed_by=None,
-            claimed_until=None,
-        )
+        _FAILED,
+        {
+            "of_uid": uid,
+            "by": holder,
+            "error": error.replace("\0", "")[:ERROR_LENGTH],
+            "counts": int(counts),
+            "pause": retry_in.total_seconds(),
+        },
     )
     return done.rowcount == 1
 
@@ -145,6 +123,58 @@ def oldest_dirty(tx: sa.Connection) -> datetime | None:
     return oldest
 
 
+_NOW, _AFTER_PAUSE = clock.moment(sa.literal(0.0)), clock.moment(sa.bindparam("pause", type_=sa.Float))
+_DUE = sa.select(runs.c.uid).where(
+    runs.c.dirty_since.is_not(None),
+    runs.c.deleted_at.is_(None),
+    runs.c.claimed_until.is_(None) | (runs.c.claimed_until <= _NOW),
+    runs.c.next_attempt_at.is_(None) | (runs.c.next_attempt_at <= _NOW),
+)
+_ENDED = runs.c.finished_at.is_not(None) | runs.c.phase.in_(sorted(TERMINAL_PHASES))
+_RANKS: Mapping[Order, Sequence[sa.ColumnElement[Any]]] = {
+    "urgent": (sa.case((_ENDED | runs.c.published_at.is_(None), 0), else_=1), runs.c.dirty_since),
+    "age": (runs.c.dirty_since,),
+    "turn": (sa.func.coalesce(runs.c.next_attempt_at, runs.c.dirty_since),),
+}
+
+
+@cache
+def _claim(order: Order, of_namespaces: bool, apart: bool) -> sa.Executable:
+    due = _DUE
+    if of_namespaces:
+        due = due.where(runs.c.namespace.in_(sa.bindparam("namespaces", expanding=True)))
+    if apart:
+        due = due.where(runs.c.namespace.not_in(sa.bindparam("apart_from", expanding=True)))
+    due = due.order_by(*_RANKS[order]).limit(sa.bindparam("at_most"))
+    # As a table of its own it is looked up once, whatever the plan.
+    found = due.with_for_update(skip_locked=True).cte("due")
+    return (
+        sa.update(runs)
+        .where(runs.c.uid.in_(sa.select(found.c.uid)))
+        .values(claimed_by=sa.bindparam("by"), claimed_until=_AFTER_PAUSE)
+        .returning(*RUN_COLUMNS)
+    )
+
+
+_CLAIMED = sa.update(runs).where(
+    runs.c.uid == sa.bindparam("of_uid"), runs.c.claimed_by == sa.bindparam("by")
+)
+_RELEASED = {"claimed_by": None, "claimed_until": None, "next_attempt_at": _AFTER_PAUSE}
+_REVISION = sa.bindparam("of_revision", type_=sa.BigInteger)
+_PUBLISHED = _CLAIMED.where(runs.c.published_revision <= _REVISION).values(
+    published_revision=_REVISION,
+    published_at=_NOW,
+    listed_count=sa.bindparam("listed"),
+    publish_error=None,
+    publish_failures=0,
+    dirty_since=sa.case((runs.c.revision > _REVISION, _NOW), else_=sa.null()),
+    **_RELEASED,
+)
+_FAILED = _CLAIMED.values(
+    publish_error=sa.bindparam("error"),
+    publish_failures=runs.c.publish_failures + sa.bindparam("counts"),
+    **_RELEASED,
+)
 _OLDEST_DIRTY = sa.select(sa.func.min(runs.c.dirty_since)).where(runs.c.dirty_since.is_not(None))
 
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 IDS_A_STATEMENT = 500
 """Values in one IN list: SQLite takes 32,766 parameters, and long lists cost planning time."""
 
-_RUN_COLUMNS = (
+RUN_COLUMNS = (
     runs.c.uid,
     runs.c.namespace,
     runs.c.name,
@@ -61,7 +61,7 @@ _ARTIFACT_COLUMNS = (
     artifacts.c.erased_at,
 )
 
-SELECT_RUN = sa.select(*_RUN_COLUMNS)
+SELECT_RUN = sa.select(*RUN_COLUMNS)
 SELECT_ARTIFACT = sa.select(*_ARTIFACT_COLUMNS).join(runs, runs.c.uid == artifacts.c.run_uid)
 
 

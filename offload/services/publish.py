@@ -307,7 +307,8 @@ class Publisher:
         return Outcome.OBSERVED
 
     def _confirm(self, run: Run, *, listed_count: int, listed_again: Sequence[External] = ()) -> None:
-        with self._index.begin() as tx:
+        transaction = self._index.begin if listed_again else self._index.begin_single
+        with transaction() as tx:
             if listed_again:
                 externals.save(tx, run.uid, listed_again)
             publishing.published(
@@ -323,7 +324,7 @@ class Publisher:
         metrics.PUBLISH_FAILURES.labels(error.type).inc()
         if isinstance(error, (StatusRefusedError, StatusNotKeptError)):
             self._schema.refresh()
-        with self._index.begin() as tx:
+        with self._index.begin_single() as tx:
             publishing.failed(
                 tx,
                 run.uid,

@@ -224,7 +224,7 @@ def _plan(index: Index, query: Callable[[sa.Connection], object]) -> str:
 
     def capture(*execution: Any) -> None:
         _, _, statement, parameters, *_ = execution
-        if statement.startswith("SELECT"):
+        if statement.startswith(("SELECT", "WITH")):
             statements.append((statement, parameters))
 
     with index.begin() as tx:

@@ -140,8 +140,8 @@ def test_urgent_runs_come_first_then_the_longest_dirty(given: Any) -> None:
     given.artifact(new.uid, "a")
     given.run(calm[1].name, uid=calm[1].uid, phase="Failed", resource_version="100")
     given.run(calm[0].name, uid=calm[0].uid, finished_at=calm[0].created_at, resource_version="100")
-    assert [run.uid for run in claim(given.index, limit=2)] == [calm[0].uid, calm[1].uid]
-    assert [run.uid for run in claim(given.index)] == [new.uid, calm[2].uid]
+    claimed = [claim(given.index, limit=1)[0].uid for _ in range(4)]
+    assert claimed == [calm[0].uid, calm[1].uid, new.uid, calm[2].uid]
 
 
 def test_a_claim_keeps_to_its_namespaces(given: Any) -> None:
@@ -244,7 +244,7 @@ def test_a_claim_may_go_by_age_or_by_turn_and_leave_namespaces_out(given: Any) -
 
     assert first() == urgent.uid
     assert first(order="age") == old.uid
-    assert [run.uid for run in claim(given.index, lease=lease, apart_from=["other"])] == [urgent.uid, old.uid]
+    assert {run.uid for run in claim(given.index, lease=lease, apart_from=["other"])} == {urgent.uid, old.uid}
     # What was tried last has its turn last.
     for _ in range(2):
         [run] = claim(given.index, limit=1, lease=MINUTE, order="turn")
