@@ -19,7 +19,7 @@ from bench import report
 from bench.effort import QUICK, Effort
 from bench.goals import ROWS
 from bench.measure import Figure
-from bench.rows import big, history, memory, small, start, visible
+from bench.rows import big, cluster, history, memory, small, start
 from bench.servers import Databases, Servers
 
 Row = Callable[[Servers, Effort], Iterator[Figure]]
@@ -35,12 +35,14 @@ MEASURES: dict[str, Row] = {
     "read-big": big.read_big,
     "read-small": small.read_small,
     "history": history.history,
-    "visible": visible.visible,
+    "visible": cluster.visible,
     "mem-one": memory.mem_one,
     "mem-many": memory.mem_many,
     "mem-slow": memory.mem_slow,
     "idle": memory.idle,
     "start": start.start,
+    "requests": cluster.requests,
+    "etcd": cluster.etcd,
 }
 
 

@@ -25,6 +25,7 @@ class Goal:
 RATE, REQUESTS, FILES = "MiB/s", "requests/s", "files/s"
 CPU, MEMORY, PERCENT = "CPU-seconds/GiB", "MiB", "% of a core"
 SECONDS, MILLISECONDS = "s", "ms"
+REQUESTS_EACH, BYTES = "requests/artifact", "bytes"
 
 GOALS = {
     "big-one": Goal(
@@ -93,6 +94,11 @@ GOALS = {
         "the same on a real API server: half of them", MILLISECONDS, "at most", 300
     ),
     "visible/kubernetes/p99": Goal("99 % of them", MILLISECONDS, "at most", 1000),
+    "visible/full-lists/p50": Goal(
+        "the same on a real API server, where each run lists its 50 newest and has more: half of them",
+        *(MILLISECONDS, "at most", 300),
+    ),
+    "visible/full-lists/p99": Goal("99 % of them", MILLISECONDS, "at most", 1000),
     "mem-one": Goal(
         "peak resident memory of `offload serve` above that at rest, one body of 10 GiB into the sink",
         *(MEMORY, "at most", 64),
@@ -118,6 +124,21 @@ GOALS = {
     ),
     "start": Goal("from the start of `offload serve` until `/readyz` answers 200", SECONDS, "at most", 2),
     "start/help": Goal("`offload --help`", SECONDS, "at most", 0.3),
+    "requests/1": Goal(
+        "requests to the API server for an artifact, watches aside, with 1 upload a second to one run",
+        *(REQUESTS_EACH, "at most", 1.1),
+    ),
+    "requests/10": Goal("the same with 10 a second", REQUESTS_EACH, "at most", 0.15),
+    "requests/100": Goal("the same with 100 a second", REQUESTS_EACH, "at most", 0.02),
+    "requests/status": Goal(
+        "status of a run that lists its 50 newest of thousands, as compact JSON", BYTES, "at most", 65_536
+    ),
+    "etcd/spread": Goal(
+        "bytes that etcd writes to its log for 10,000 artifacts, 100 a second over 200 runs in turn, against "
+        "one patch of status for each artifact",
+        *(BYTES, "at most", 1.1),
+    ),
+    "etcd/one-run": Goal("the same for 100 a second to one run", BYTES, "at most", 0.05),
 }
 
 ROWS = list(dict.fromkeys(name.partition("/")[0] for name in GOALS))

@@ -1,12 +1,9 @@
-"""What publishing costs a cluster, and how soon a pointer is visible: `python -m bench.cluster`.
+"""A service beside a cluster, as it runs in production but for the machine, and what publishing costs there.
 
-On a real API server and on the stand-in, as the service runs in production but for the machine: serve and
-controller as processes, with PostgreSQL and SeaweedFS.
+Serve and controller as processes, with PostgreSQL and SeaweedFS, on a real API server or on the stand-in.
 """
 
 import json
-import platform
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -14,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count, cycle
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import psutil
 import psycopg
 import yaml
 
+from bench.effort import Effort
+from bench.measure import Figure, alone, compared
+from bench.servers import Servers
 from bench.visible import delays, send, wait_for, watching
 from offload.cluster.kubernetes import KubernetesCluster
 from offload.dev.stores import SeaweedFS
@@ -37,28 +35,56 @@ from tests.site import Site
 RUNS, RATE = 200, 100.0
 STEADY_SECONDS = 20
 ETCD_ARTIFACTS = 10_000
-Row = dict[str, Any]
 
 _numbers = count(1)
 
 
-def measure(*, etcd_artifacts: int = ETCD_ARTIFACTS, rounds: int = 3) -> Iterator[Row]:
-    """All rows, from one run on this machine, each as soon as it is there."""
-    yield from visible(rounds)
-    with _stage() as (open_site, plane):
-        with open_site(plane) as site:
-            yield from _requests(site)
-        with open_site(plane) as site:
-            yield from _etcd(site, etcd_artifacts)
-
-
-def visible(rounds: int) -> Iterator[Row]:
+def visible(_servers: Servers, effort: Effort) -> Iterator[Figure]:
     """How soon a pointer is visible, on the stand-in and on a real API server."""
+    rounds = 1 if effort.quick else 3
     with _stage() as (open_site, plane):
         with open_site(None) as site:
-            yield from _visible(site, "standin", rounds)
+            yield from _visible(site, "visible/standin", rounds)
         with open_site(plane) as site:
-            yield from _visible(site, "kubernetes", rounds)
+            yield from _visible(site, "visible/kubernetes", rounds)
+        with open_site(plane) as site:
+            yield from _visible(site, "visible/full-lists", rounds, listed=STATUS_ENTRIES)
+
+
+def requests(_servers: Servers, effort: Effort) -> Iterator[Figure]:
+    """What one artifact costs in requests to the API server, at several rates on one run."""
+    with _stage() as (open_site, plane), open_site(plane) as site:
+        site.serve()
+        site.controller()
+        for rate in (1, 10, 100):
+            [run] = _create_runs(site, 1)
+            before = _asked(site)
+            number = int(rate * effort.time(STEADY_SECONDS))
+            send(site.stage.url, site.namespace, [run], rate=rate, count=number)
+            wait_for(lambda run=run: site.stage.is_current(run), 60)  # type: ignore[misc]
+            asked = _asked(site) - before
+            yield alone(f"requests/{rate}", [asked.total() / number], artifacts=number, requests=dict(asked))
+        status = site.stage.status(run)
+        yield alone("requests/status", [len(compact(status))], entries=len(status["artifacts"]))
+
+
+def etcd(_servers: Servers, effort: Effort) -> Iterator[Figure]:
+    """What etcd writes for so many artifacts, beside one patch for each of them."""
+    artifacts = effort.count(ETCD_ARTIFACTS)
+    with _stage() as (open_site, plane), open_site(plane) as site:
+        site.serve()
+        site.controller()
+        for what, number in (("spread", RUNS), ("one-run", 1)):
+            names, others = _create_runs(site, number), _create_runs(site, number)
+            with _etcd_writes(plane) as ours:
+                send(site.stage.url, site.namespace, names, rate=RATE, count=artifacts)
+                wait_for(lambda names=names: all(map(site.stage.is_current, names)), 120)  # type: ignore[misc]
+            entry = site.stage.status(names[0])["artifacts"][0]
+            with _etcd_writes(plane) as peer:
+                _patch_for_each(site, others, entry, artifacts)
+            yield compared(
+                f"etcd/{what}", ours, peer, "one patch each", artifacts=artifacts, rate=RATE, runs=number
+            )
 
 
 @contextmanager
@@ -69,71 +95,32 @@ def _stage() -> Iterator[tuple[Callable[[ControlPlane | None], Any], ControlPlan
         yield open_site, stack.enter_context(_control_plane(folder / "plane"))
 
 
-def _visible(site: Site, where: str, rounds: int) -> list[Row]:
-    """Acknowledged to visible, each run in turn."""
-    names = _create_runs(site, RUNS)
+def _visible(site: Site, name: str, rounds: int, listed: int = 0) -> list[Figure]:
+    """Acknowledged to visible, in each round on runs of its own that list so many already."""
     site.serve()
     site.controller()
     halves, lasts = [], []
     with watching(site.kubeconfig, site.stage.namespace) as watch:
-        wait_for(lambda: len(watch.runs) == len(names), 30)
         for number in range(rounds + 1):
-            sent = send(
-                site.stage.url,
-                site.stage.namespace,
-                names,
-                rate=RATE,
-                count=int(RATE * STEADY_SECONDS),
-            )
+            runs = _create_runs(site, RUNS)
+            wait_for(lambda runs=runs: watch.runs.issuperset(runs), 30)  # type: ignore[misc]
+            if listed:
+                _fill(site, runs, listed)
+            uploads = int(RATE * STEADY_SECONDS)
+            sent = send(site.stage.url, site.stage.namespace, runs, rate=RATE, count=uploads)
             found = delays(sent, watch)
             if number:  # the first one warms up
                 halves.append(1000 * found[len(found) // 2])
                 lasts.append(1000 * found[int(len(found) * 0.99)])
-    config = {"runs": RUNS, "rate": RATE, "seconds": STEADY_SECONDS, "times": rounds}
-    return [
-        _row(f"visible/{where}/p50", halves, "ms", 300, config),
-        _row(f"visible/{where}/p99", lasts, "ms", 1000, config),
-    ]
+    config = {"runs": RUNS, "rate": RATE, "seconds": STEADY_SECONDS, "listed_before": listed}
+    return [alone(f"{name}/p50", halves, **config), alone(f"{name}/p99", lasts, **config)]
 
 
-def _requests(site: KubeSite) -> list[Row]:
-    """What one artifact costs in requests to the API server, at several rates on one run."""
-    site.serve()
-    site.controller()
-    rows = []
-    for rate in (1, 10, 100):
-        [run] = _create_runs(site, 1)
-        before = _asked(site)
-        number = rate * STEADY_SECONDS
-        send(site.stage.url, site.namespace, [run], rate=rate, count=number)
-        wait_for(lambda run=run: site.stage.is_current(run), 60)  # type: ignore[misc]
-        asked = _asked(site) - before
-        config = {"rate": rate, "artifacts": number, "requests": dict(asked)}
-        rows.append(_row(f"api-requests/{rate}", [asked.total() / number], "requests/artifact", None, config))
-    status = site.stage.status(run)
-    config = {"entries": len(status["artifacts"]), "artifacts": number}
-    rows.append(_row("status-bytes", [len(compact(status))], "bytes", 64 * 1024, config))
-    return rows
-
-
-def _etcd(site: KubeSite, artifacts: int) -> list[Row]:
-    """What etcd writes for so many artifacts, beside one patch for each of them."""
-    site.serve()
-    site.controller()
-    rows = []
-    for what, number in (("spread", RUNS), ("one-run", 1)):
-        names, others = _create_runs(site, number), _create_runs(site, number)
-        with _etcd_writes(site.plane) as ours:
-            send(site.stage.url, site.namespace, names, rate=RATE, count=artifacts)
-            wait_for(lambda names=names: all(map(site.stage.is_current, names)), 120)  # type: ignore[misc]
-        entry = site.stage.status(names[0])["artifacts"][0]
-        with _etcd_writes(site.plane) as peer:
-            _patch_for_each(site, others, entry, artifacts)
-        config = {"artifacts": artifacts, "rate": RATE, "runs": number}
-        rows.append(
-            _row(f"etcd-bytes/{what}", ours, "bytes", None, config, peer[0], "one patch for each artifact")
-        )
-    return rows
+def _fill(site: Site, runs: Sequence[str], entries: int) -> None:
+    for run in runs:
+        files = {f"{number}.log": run.encode() for number in range(entries)}
+        site.stage.post(run, files).raise_for_status()
+    wait_for(lambda: all(map(site.stage.is_current, runs)), 120)
 
 
 def _patch_for_each(site: KubeSite, names: Sequence[str], entry: Mapping[str, Any], artifacts: int) -> None:
@@ -222,40 +209,3 @@ def _control_plane(folder: Path) -> Iterator[ControlPlane]:
         yield plane
     finally:
         plane.stop()
-
-
-def _row(  # noqa: PLR0913, PLR0917 - a row's columns
-    name: str,
-    values: Sequence[float],
-    unit: str,
-    goal: float | None,
-    config: Mapping[str, Any],
-    peer: float | None = None,
-    peer_name: str | None = None,
-) -> Row:
-    ours = median(values)
-    return {
-        "name": name,
-        "ours": _rounded(ours),
-        "peer": None if peer is None else _rounded(peer),
-        "peer_name": peer_name,
-        "ratio": None if peer is None else _rounded(ours / peer),
-        "goal": goal,
-        "met": None if goal is None else ours <= goal,
-        "unit": unit,
-        "spread": [_rounded(min(values)), _rounded(max(values))] if len(values) > 1 else None,
-        "config": dict(config),
-    }
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-if __name__ == "__main__":
-    machine = {"cores": psutil.cpu_count(), "kernel": platform.release(), "load": psutil.getloadavg()}
-    sys.stderr.write(f"{json.dumps(machine)}\n")
-    for row in measure():
-        sys.stdout.write(f"{json.dumps(row)}\n")
-        sys.stdout.flush()
-    sys.stderr.write(f"{json.dumps({'load': psutil.getloadavg()})}\n")
