@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     )
     upload_min_rate: Size = Field(
         16 * 2**10,
-        description="Bytes a second that a sender must keep up while it holds a window; 408 after 60 s.",
+        description="Bytes a second that a sender that holds a window must keep up; 408 after 60 s. 0: any.",
     )
     shutdown_grace: Duration = Field(
         timedelta(seconds=25),

@@ -73,12 +73,13 @@ def etcd(_servers: Servers, effort: Effort) -> Iterator[Figure]:
     artifacts = effort.count(ETCD_ARTIFACTS)
     with _stage() as (open_site, plane), open_site(plane) as site:
         site.serve()
-        site.controller()
         for what, number in (("spread", RUNS), ("one-run", 1)):
             names, others = _create_runs(site, number), _create_runs(site, number)
+            controller = site.controller()
             with _etcd_writes(plane) as ours:
                 send(site.stage.url, site.namespace, names, rate=RATE, count=artifacts)
                 wait_for(lambda names=names: all(map(site.stage.is_current, names)), 120)  # type: ignore[misc]
+            controller.end()  # it would look after what the peer writes
             entry = site.stage.status(names[0])["artifacts"][0]
             with _etcd_writes(plane) as peer:
                 _patch_for_each(site, others, entry, artifacts)

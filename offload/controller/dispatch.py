@@ -55,7 +55,7 @@ class Dispatcher:
         # Where the last publish met an outage. It may be this namespace's own, as a webhook's is.
         self._suspects: set[str] = set()
         self._looked_at = self._renewed_at = self._claimed_at = 0.0
-        self._claims = 0
+        self._claims, self._found = 0, False
 
     def run(self, stop: threading.Event) -> None:
         """Dispatch until `stop` is set, then wait for the publishes that run."""
@@ -87,7 +87,8 @@ class Dispatcher:
         suspect_places = min(free, self._suspects_pace.places(suspected)) if suspects else 0
         if places <= 0 and suspect_places <= 0:
             return []
-        if self._oldest_dirty() is None:  # a look costs less than a claim, which is a write
+        # After claims that found none: a look costs less than a claim, which is a write.
+        if not self._found and self._oldest_dirty() is None:
             return None
         self._claims += 1
         order: publishing.Order = "urgent" if self._claims % OLDEST_EVERY else "age"
@@ -101,7 +102,7 @@ class Dispatcher:
         if suspect_places > 0:
             with self._index.begin_single() as tx:
                 claimed += claim(tx, limit=suspect_places, namespaces=suspects, order="turn")
-        self._claimed_at = time.monotonic()
+        self._claimed_at, self._found = time.monotonic(), bool(claimed)
         return claimed
 
     def _renew(self, running: Collection[Run]) -> None:

@@ -29,6 +29,7 @@ from offload.http.schemas import (
     artifact_out,
     base_url,
     explanation_out,
+    page_out,
     run_out,
 )
 from offload.services.browse import Filters
@@ -144,12 +145,13 @@ def explain_run(
 @router.get(
     "/v1/namespaces/{namespace}/agentruns/{run}/artifacts",
     operation_id="listArtifacts",
+    response_model=ArtifactPage,
     responses=described(errors.RunNotFoundError, errors.RunUidMismatchError, errors.InvalidCursorError),
 )
 @needs(Permission.READ, over="run")
 def list_artifacts(
     request: Request, response: Response, namespace: str, run: str, query: Annotated[HistoryQuery, Query()]
-) -> ArtifactPage:
+) -> Response:
     """Everything a run ever produced, with its fate."""
     browse = parts_of(request).browse
     known = browse.run(namespace, run, query.uid)
@@ -171,8 +173,10 @@ def list_artifacts(
     next_url = _next_url(
         request, response, query, list_id, [page[-1].artifact.seq] if more else [], uid=known.uid
     )
-    return ArtifactPage(
-        items=[artifact_out(request, shown.artifact, shown.expires_at) for shown in page], next=next_url
+    answer = page_out(request, known, page, next_url)
+    # Written here and not by the framework, which would look at each of its fields again.
+    return Response(
+        answer.model_dump_json(by_alias=True), media_type="application/json", headers=dict(response.headers)
     )
 
 

@@ -1,5 +1,6 @@
 """What goes over the wire: camelCase JSON, RFC 3339 times."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from offload.domain.pointers import pointing
 from offload.domain.run import Run
 from offload.http.parts import parts_of
 from offload.http.problems import Problem
-from offload.services.browse import Explanation
+from offload.services.browse import Explanation, Shown
 
 
 class Wire(BaseModel):
@@ -172,6 +173,21 @@ def run_url(request: Request, namespace: str, run: str) -> str:
 
 def artifact_out(request: Request, artifact: Artifact, expires_at: datetime | None) -> ArtifactOut:
     """An artifact as it is shown to who asked."""
+    run = RunReference(namespace=artifact.namespace, name=artifact.run_name, uid=artifact.run_uid)
+    return _artifact_out(artifact, expires_at, run, _history_url(request, run.namespace, run.name, run.uid))
+
+
+def page_out(request: Request, run: Run, page: Sequence[Shown], next_url: str | None) -> ArtifactPage:
+    """Artifacts of one run as they are shown to who asked."""
+    reference = RunReference(namespace=run.namespace, name=run.name, uid=run.uid)
+    history_url = _history_url(request, run.namespace, run.name, run.uid)
+    items = [_artifact_out(shown.artifact, shown.expires_at, reference, history_url) for shown in page]
+    return ArtifactPage(items=items, next=next_url)
+
+
+def _artifact_out(
+    artifact: Artifact, expires_at: datetime | None, run: RunReference, history_url: str
+) -> ArtifactOut:
     return ArtifactOut(
         id=artifact.id,
         name=artifact.name,
@@ -189,8 +205,8 @@ def artifact_out(request: Request, artifact: Artifact, expires_at: datetime | No
         ended_by=artifact.ended_by,
         erased_at=artifact.erased_at,
         origin=artifact.origin,
-        run=RunReference(namespace=artifact.namespace, name=artifact.run_name, uid=artifact.run_uid),
-        history_url=_history_url(request, artifact.namespace, artifact.run_name, artifact.run_uid),
+        run=run,
+        history_url=history_url,
     )
 
 

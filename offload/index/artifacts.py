@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,19 +18,17 @@ from offload.index.tombstones import end
 
 def get(tx: sa.Connection, id: UUID) -> Artifact | None:  # noqa: A002 - the column's own name
     """The artifact with this id, whatever its fate."""
-    return one_artifact(tx, SELECT_ARTIFACT.where(artifacts.c.id == id))
+    return one_artifact(tx, _BY_ID, {"the_id": id})
 
 
 def current(tx: sa.Connection, run_uid: str, name: str) -> Artifact | None:
     """The newest stored version of a name."""
-    named = (artifacts.c.run_uid == run_uid) & (artifacts.c.name == name)
-    return one_artifact(tx, SELECT_ARTIFACT.where(named, artifacts.c.current))
+    return one_artifact(tx, _CURRENT, {"the_run": run_uid, "the_name": name})
 
 
 def versions(tx: sa.Connection, run_uid: str, name: str) -> list[Artifact]:
     """All versions of a name, newest first, tombstones included."""
-    named = (artifacts.c.run_uid == run_uid) & (artifacts.c.name == name)
-    return all_artifacts(tx, SELECT_ARTIFACT.where(named).order_by(artifacts.c.seq.desc()))
+    return all_artifacts(tx, _VERSIONS, {"the_run": run_uid, "the_name": name})
 
 
 def history(  # noqa: PLR0913 - each filter that is offered
@@ -50,34 +49,43 @@ def history(  # noqa: PLR0913 - each filter that is offered
     `name_glob` is as `fnmatch.fnmatchcase` takes it; `since` is inclusive, `until` exclusive, both of
     `created_at`.
     """
-    query = SELECT_ARTIFACT.where(artifacts.c.run_uid == run_uid)
-    if type is not None:
-        query = query.where(artifacts.c.type == type)
+    asked = {"type": type, "state": state and state.value, "since": since, "until": until, "after": after}
+    given = {name: value for name, value in asked.items() if value is not None}
+    query = _history(order, frozenset(given))
     if name_glob is not None:
         query = query.where(_name_matches(tx, name_glob))
-    if state is not None:
-        query = query.where(artifacts.c.state == state.value)
-    if since is not None:
-        query = query.where(artifacts.c.created_at >= since)
-    if until is not None:
-        query = query.where(artifacts.c.created_at < until)
-    newest_first = order == "newest"
-    if after is not None:
-        query = query.where(artifacts.c.seq < after if newest_first else artifacts.c.seq > after)
     return all_artifacts(
-        tx, query.order_by(artifacts.c.seq.desc() if newest_first else artifacts.c.seq).limit(limit)
+        tx, query, {f"the_{name}": value for name, value in {**given, "run": run_uid, "most": limit}.items()}
     )
 
 
 def newest_current(tx: sa.Connection, run_uid: str, limit: int) -> list[Artifact]:
     """The current versions that came last, newest first."""
-    return all_artifacts(tx, _NEWEST_CURRENT, {"of_run": run_uid, "at_most": limit})
+    return all_artifacts(tx, _NEWEST_CURRENT, {"the_run": run_uid, "the_most": limit})
 
 
+@cache
+def _history(order: Literal["newest", "oldest"], filters: frozenset[str]) -> sa.Select[Any]:
+    """The query of a page; built once for each choice of filters, which takes as long as asking it."""
+    seq, newest_first = artifacts.c.seq, order == "newest"
+    conditions = {
+        "type": artifacts.c.type == sa.bindparam("the_type"),
+        "state": artifacts.c.state == sa.bindparam("the_state"),
+        "since": artifacts.c.created_at >= sa.bindparam("the_since"),
+        "until": artifacts.c.created_at < sa.bindparam("the_until"),
+        "after": seq < sa.bindparam("the_after") if newest_first else seq > sa.bindparam("the_after"),
+    }
+    query = _OF_RUN.where(*(condition for name, condition in conditions.items() if name in filters))
+    return query.order_by(seq.desc() if newest_first else seq).limit(sa.bindparam("the_most"))
+
+
+_BY_ID = SELECT_ARTIFACT.where(artifacts.c.id == sa.bindparam("the_id"))
+_OF_RUN = SELECT_ARTIFACT.where(artifacts.c.run_uid == sa.bindparam("the_run"))
+_NAMED = _OF_RUN.where(artifacts.c.name == sa.bindparam("the_name"))
+_CURRENT = _NAMED.where(artifacts.c.current)
+_VERSIONS = _NAMED.order_by(artifacts.c.seq.desc())
 _NEWEST_CURRENT = (
-    SELECT_ARTIFACT.where(artifacts.c.run_uid == sa.bindparam("of_run"), artifacts.c.current)
-    .order_by(artifacts.c.seq.desc())
-    .limit(sa.bindparam("at_most"))
+    _OF_RUN.where(artifacts.c.current).order_by(artifacts.c.seq.desc()).limit(sa.bindparam("the_most"))
 )
 
 

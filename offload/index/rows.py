@@ -78,9 +78,9 @@ def all_runs(tx: sa.Connection, query: sa.Select[Any]) -> list[Run]:
     return [Run(*row) for row in tx.execute(query)]
 
 
-def one_artifact(tx: sa.Connection, query: sa.Select[Any]) -> Artifact | None:
+def one_artifact(tx: sa.Connection, query: sa.Select[Any], parameters: Mapping[str, Any]) -> Artifact | None:
     """The artifact that a `SELECT_ARTIFACT` finds."""
-    row = tx.execute(query).one_or_none()
+    row = tx.execute(query, parameters).one_or_none()
     return None if row is None else _artifact(row)
 
 

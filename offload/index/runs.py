@@ -42,12 +42,8 @@ def get(tx: sa.Connection, uid: str) -> Run | None:
 
 def find(tx: sa.Connection, namespace: str, name: str, uid: str | None = None) -> Run | None:
     """The newest incarnation of a name, or the one with this `uid`: None if that never had the name."""
-    named = SELECT_RUN.where(runs.c.namespace == namespace, runs.c.name == name)
-    if uid is not None:
-        return one_run(tx, named.where(runs.c.uid == uid))
-    # Kubernetes counts creation in whole seconds: two incarnations can share one.
-    newest = (runs.c.created_at.desc(), runs.c.deleted_at.is_(None).desc(), runs.c.first_seen_at.desc())
-    return one_run(tx, named.order_by(*newest).limit(1))
+    given = {"of_namespace": namespace, "of_name": name, "of_uid": uid}
+    return one_run(tx, _NEWEST_NAMED if uid is None else _NAMED_WITH_UID, given)
 
 
 def mark_deleted(tx: sa.Connection, uid: str) -> bool:
@@ -95,6 +91,14 @@ def page(  # noqa: PLR0913 - each filter that is offered
     return all_runs(tx, query.order_by(runs.c.created_at.desc(), runs.c.uid.desc()).limit(limit))
 
 
+_NAMED = SELECT_RUN.where(
+    runs.c.namespace == sa.bindparam("of_namespace"), runs.c.name == sa.bindparam("of_name")
+)
+# Kubernetes counts creation in whole seconds: two incarnations can share one.
+_NEWEST_NAMED = _NAMED.order_by(
+    runs.c.created_at.desc(), runs.c.deleted_at.is_(None).desc(), runs.c.first_seen_at.desc()
+).limit(1)
+_NAMED_WITH_UID = _NAMED.where(runs.c.uid == sa.bindparam("of_uid"))
 _BY_UID = SELECT_RUN.where(runs.c.uid == sa.bindparam("of_uid"))
 _KNOWN = _BY_UID.add_columns(runs.c.resource_version)
 _KNOWN_LOCKED = _KNOWN.with_for_update()

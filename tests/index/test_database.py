@@ -3,6 +3,7 @@
 - an exception rolls back; many writers at once all get their turn; a reader sees what is committed
 - who freezes in a transaction loses it, and holds up others for some seconds at most
 - times come back aware and in UTC, whatever zone they came in; a naive one is refused
+- a statement that is its own transaction writes and knows the database's time
 - failures leave as IndexUnavailableError with their cause: no server, no tables, no free connection
 - a URL that is not ours is refused without showing its password
 - waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
@@ -22,7 +23,7 @@ import pytest
 import sqlalchemy as sa
 
 from offload.errors import ConfigError, IndexUnavailableError
-from offload.index import Index, clock, dialects, publishing, runs
+from offload.index import Index, clock, dialects, publishing, runs, schema
 
 
 def test_an_exception_rolls_back(given: Any) -> None:
@@ -92,7 +93,22 @@ def test_times_come_back_in_utc(given: Any) -> None:
         given.run(created_at=datetime(2026, 1, 1))  # noqa: DTZ001 - what is to be refused
 
 
-@pytest.mark.parametrize("transaction", ["begin", "read"])
+def test_a_statement_knows_the_databases_time(given: Any) -> None:
+    run = given.run()
+    with given.index.begin_single() as tx:
+        tx.execute(
+            sa.update(schema.runs)
+            .where(schema.runs.c.uid == run.uid, schema.runs.c.first_seen_at < clock.moment(sa.literal(60.0)))
+            .values(published_at=clock.moment(sa.literal(90.0)))
+        )
+    with given.index.read() as tx:
+        ahead = given.get_run(run.uid).published_at - clock.now(tx)
+        assert timedelta(seconds=80) < ahead < timedelta(seconds=90)
+        late = sa.select(schema.runs.c.uid).where(schema.runs.c.published_at < clock.moment(sa.literal(80.0)))
+        assert tx.scalars(late).all() == []
+
+
+@pytest.mark.parametrize("transaction", ["begin", "begin_single", "read"])
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
