@@ -35,17 +35,17 @@ NOTES: dict[str, str] = {
     "small": _SMALL,
     "small-sink": _SMALL,
     "small-sink/p99": "as `small-sink`.",
-    "small-sqlite": "MLflow's default is no store: its processes write files into a local folder, without a hash, a row "
-    "or a sync. Ours are in SeaweedFS, with a row that is on disk.",
-    "batch/sink": "the other side is our own PUT, which has become cheaper; a file of a POST takes 0.8 ms: its request "
-    "to the store, its share of the row and of the answer.",
+    "small-sqlite": "MLflow's default is no store: its processes write files into a local folder, without a "
+    "hash, a row or a sync. Ours are in SeaweedFS, with a row that is on disk.",
+    "batch/sink": "the other side is our own PUT, which has become cheaper; a file of a POST takes 0.8 ms: "
+    "its request to the store, its share of the row and of the answer.",
     "read-big": "each byte is received and sent once more, on a core that SeaweedFS needs too; with "
     "`OFFLOAD_S3_PUBLIC_ENDPOINT_URL` readers are sent to the store.",
-    "read-small": "a read takes 2.9 ms: the run and the artifact from the index, on another thread, the request to the "
-    "store, the answer. The peer is one request to a file server in Go.",
-    "history": "a page takes 3.8 ms over one connection: reading 101 rows 31 %, their expiry and the rest of the use "
-    "case 9 %, finding the run 19 %, the answer's models and JSON 16 %; the remainder is the framework, a "
-    "change of thread and the log. Raw psycopg only fetches the rows.",
+    "read-small": "a read takes 2.9 ms: the run and the artifact from the index, on another thread, the "
+    "request to the store, the answer. The peer is one request to a file server in Go.",
+    "history": "a page takes 3.8 ms over one connection: reading 101 rows 31 %, their expiry and the rest "
+    "of the use case 9 %, finding the run 19 %, the answer's models and JSON 16 %; the remainder "
+    "is the framework, a change of thread and the log. Raw psycopg only fetches the rows.",
     "history/p99": "as `history`: the readers share one Python process.",
     "visible/full-lists/p50": _LISTS,
     "visible/full-lists/p99": "as for half of them.",
