@@ -20,6 +20,7 @@ CHANNEL = "offload_dirty"
 
 SQLITE_CLOCK = "offload_clock"
 """The SQL function of every SQLite connection that answers the time, so many seconds from now."""
+
 BUSY_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
 IDLE_SECONDS = 5
