@@ -22,10 +22,10 @@ RENEW_SECONDS = 1.5
 """Between two renewals of the claims of publishes that take long."""
 OLDEST_EVERY = 4
 """One claim in so many takes the runs that wait longest, so that urgent ones never hold them up for good."""
-LOOK_SECONDS = 0.2
-"""The most time between two looks for dirty runs while some wait: for the end of a claim, or their turn."""
 GATHER_SECONDS = 0.02
 """The least time between two claims: together they cost less."""
+LOOK_SECONDS = 0.2
+"""The most time between two looks for dirty runs while some wait: for the end of a claim, or their turn."""
 IDLE_SECONDS = 1.0
 """The same while none waits: then a wake-up ends it."""
 GAUGE_SECONDS = 1.0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from offload import metrics
+from offload.errors import OffloadError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 STEADY_SECONDS = 10.0
@@ -57,7 +58,8 @@ class Loop:
             try:
                 self._body(self._stop)
             except Exception as error:
-                self._began, self._problem = None, f"{self.name}: {error}"
+                told = error.told if isinstance(error, OffloadError) else str(error)
+                self._began, self._problem = None, f"{self.name}: {told}"
                 metrics.LOOP_FAILURES.labels(self.name).inc()
                 log.exception("loop.failed", loop=self.name)
                 steady = time.monotonic() - began > STEADY_SECONDS

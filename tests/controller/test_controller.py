@@ -29,7 +29,7 @@ from offload.controller.jobs import JobLoop
 from offload.controller.loops import Loop
 from offload.domain.projection import Caps
 from offload.domain.run import Run
-from offload.errors import ClusterUnavailableError
+from offload.errors import ClusterUnavailableError, IndexUnavailableError
 from offload.index import publishing, runs
 from offload.services.follow import Follower
 from offload.services.publish import Outcome
@@ -279,6 +279,17 @@ def test_a_loop_that_fails_is_started_again_and_told() -> None:
     loop.start()
     assert running.wait(5)
     assert loop.problem == "test: once"
+    loop.ask_to_stop()
+    assert loop.join(5)
+
+
+def test_what_the_database_said_is_not_told_to_a_probe() -> None:
+    def body(_stop: threading.Event) -> None:
+        raise IndexUnavailableError("connection to server at db.internal failed")
+
+    loop = Loop("test", body)
+    loop.start()
+    eventually(lambda: loop.problem == "test: The retention index is out of reach.")
     loop.ask_to_stop()
     assert loop.join(5)
 
