@@ -93,14 +93,14 @@ class Dispatcher:
         self._claims += 1
         order: publishing.Order = "urgent" if self._claims % OLDEST_EVERY else "age"
         claim = partial(publishing.claim, holder=self._holder, lease=LEASE)
-        claimed = []
-        if places > 0:
-            spaces = self._namespaces
-            with self._index.begin_single() as tx:
+        transaction = self._index.begin if suspects else self._index.begin_single
+        with transaction() as tx:
+            claimed = []
+            if places > 0:
+                spaces = self._namespaces
                 claimed = claim(tx, limit=places, namespaces=spaces, apart_from=suspects, order=order)
-        suspect_places = min(free - len(claimed), suspect_places)
-        if suspect_places > 0:
-            with self._index.begin_single() as tx:
+            suspect_places = min(free - len(claimed), suspect_places)
+            if suspect_places > 0:
                 claimed += claim(tx, limit=suspect_places, namespaces=suspects, order="turn")
         self._claimed_at, self._found = time.monotonic(), bool(claimed)
         return claimed

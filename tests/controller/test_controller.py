@@ -1,7 +1,8 @@
 """The controller's loops together, on SQLite and the AgentRun stand-in.
 
 - a burst of uploads is a handful of patches; stopping is quick and leaves no thread
-- an outage costs few requests and ends by itself; one namespace's outage is paced apart
+- an outage costs few requests and ends by itself; one namespace's outage is paced apart;
+  a failed claim of its runs keeps no others
 - a slow publish is not claimed again; urgent runs hold up others for a while only
 - an unusable schema is told, and publishing starts once it is mended
 - a controller that rewrites status is answered at most once a second, and status is ours soon after
@@ -281,6 +282,30 @@ def test_a_loop_that_fails_is_started_again_and_told() -> None:
     assert loop.problem == "test: once"
     loop.ask_to_stop()
     assert loop.join(5)
+
+
+def test_a_failed_claim_of_suspects_keeps_no_other_run(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = room.create()
+    room.upload(run, "log")
+    claim = publishing.claim
+
+    def failing(tx: Any, *, order: publishing.Order, **more: Any) -> list[Run]:
+        if order == "turn":
+            raise IndexUnavailableError
+        return claim(tx, order=order, **more)
+
+    cluster = Faulty(room)
+    schema = ServedSchema(cluster, caps=Caps())
+    publisher = room.publisher(cluster=cluster)
+    follower = Follower(room.index, cluster, room.echoes, schema, publisher=publisher)
+    dispatcher = Dispatcher(room.index, publisher, schema, follower, holder=HOLDER, workers=4, namespaces=())
+    dispatcher._suspects.add("elsewhere")
+    monkeypatch.setattr(publishing, "claim", failing)
+    with pytest.raises(IndexUnavailableError):
+        dispatcher._claim([])
+    with room.index.begin() as tx:
+        [claimed] = claim(tx, holder="another", limit=4, lease=timedelta(seconds=4))
+    assert claimed.uid == run.seen.uid
 
 
 def test_what_the_database_said_is_not_told_to_a_probe() -> None:
