@@ -14,8 +14,13 @@ class OffloadError(Exception):
     type: ClassVar[str] = "error"
 
     def __init__(self, detail: str | None = None) -> None:
-        self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.detail = detail or self.sentence()
         super().__init__(self.detail)
+
+    @classmethod
+    def sentence(cls) -> str:
+        """What the class says by itself: the first line of its docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
 
     @property
     def told(self) -> str:
@@ -258,7 +263,7 @@ class IndexUnavailableError(UnavailableError):
     @property
     def told(self) -> str:
         """Without what the database or its driver said: that names addresses and tables."""
-        return (type(self).__doc__ or "").strip()
+        return self.sentence()
 
 
 class ClusterUnavailableError(UnavailableError):
@@ -269,7 +274,7 @@ class ClusterUnavailableError(UnavailableError):
     @property
     def told(self) -> str:
         """Without what the API server or the way to it said: that names addresses and identities."""
-        return (type(self).__doc__ or "").strip()
+        return self.sentence()
 
 
 class RunChangedError(UnavailableError):

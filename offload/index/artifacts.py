@@ -49,14 +49,18 @@ def history(  # noqa: PLR0913 - each filter that is offered
     `name_glob` is as `fnmatch.fnmatchcase` takes it; `since` is inclusive, `until` exclusive, both of
     `created_at`.
     """
-    asked = {"type": type, "state": state and state.value, "since": since, "until": until, "after": after}
-    given = {name: value for name, value in asked.items() if value is not None}
+    filters = {
+        "the_type": type,
+        "the_state": state and state.value,
+        "the_since": since,
+        "the_until": until,
+        "the_after": after,
+    }
+    given = {name: value for name, value in filters.items() if value is not None}
     query = _history(order, frozenset(given))
     if name_glob is not None:
         query = query.where(_name_matches(tx, name_glob))
-    return all_artifacts(
-        tx, query, {f"the_{name}": value for name, value in {**given, "run": run_uid, "most": limit}.items()}
-    )
+    return all_artifacts(tx, query, {**given, "the_run": run_uid, "the_most": limit})
 
 
 def newest_current(tx: sa.Connection, run_uid: str, limit: int) -> list[Artifact]:
@@ -69,11 +73,11 @@ def _history(order: Literal["newest", "oldest"], filters: frozenset[str]) -> sa.
     """The query of a page; built once for each choice of filters, which takes as long as asking it."""
     seq, newest_first = artifacts.c.seq, order == "newest"
     conditions = {
-        "type": artifacts.c.type == sa.bindparam("the_type"),
-        "state": artifacts.c.state == sa.bindparam("the_state"),
-        "since": artifacts.c.created_at >= sa.bindparam("the_since"),
-        "until": artifacts.c.created_at < sa.bindparam("the_until"),
-        "after": seq < sa.bindparam("the_after") if newest_first else seq > sa.bindparam("the_after"),
+        "the_type": artifacts.c.type == sa.bindparam("the_type"),
+        "the_state": artifacts.c.state == sa.bindparam("the_state"),
+        "the_since": artifacts.c.created_at >= sa.bindparam("the_since"),
+        "the_until": artifacts.c.created_at < sa.bindparam("the_until"),
+        "the_after": seq < sa.bindparam("the_after") if newest_first else seq > sa.bindparam("the_after"),
     }
     query = _OF_RUN.where(*(condition for name, condition in conditions.items() if name in filters))
     return query.order_by(seq.desc() if newest_first else seq).limit(sa.bindparam("the_most"))

@@ -116,5 +116,4 @@ def translated() -> Iterator[None]:
 def _told_by(error: exc.SQLAlchemyError) -> str | None:
     """With the first line of what the driver said: SQLAlchemy's own has the statement and its values."""
     lines = str(getattr(error, "orig", error)).strip().splitlines()
-    reason = (IndexUnavailableError.__doc__ or "").rstrip(".")
-    return f"{reason}: {lines[0]}" if lines else None
+    return f"{IndexUnavailableError.sentence().rstrip('.')}: {lines[0]}" if lines else None

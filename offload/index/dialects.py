@@ -243,7 +243,7 @@ class PostgreSQL:
         return engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def single(self, engine: sa.Engine) -> sa.Engine:
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
+        return self.reading(engine)  # a statement by itself is its own transaction
 
     def writer_lock(self) -> AbstractContextManager[Any]:
         return nullcontext()

@@ -244,6 +244,7 @@ def test_a_claim_may_go_by_age_or_by_turn_and_leave_namespaces_out(given: Any) -
 
     assert first() == urgent.uid
     assert first(order="age") == old.uid
+    assert first(apart_from=["other"]) == urgent.uid
     assert {run.uid for run in claim(given.index, lease=lease, apart_from=["other"])} == {urgent.uid, old.uid}
     # What was tried last has its turn last.
     for _ in range(2):
