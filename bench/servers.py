@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import psycopg
 from bench import mlflow
 from offload.dev.stores import SeaweedFS, StoreAddress
 from offload.index import migrate
+from tests.kube.control_plane import ControlPlane
+from tests.kube.site import KubeSite
 from tests.postgres import running_postgres
 from tests.programs import NAMESPACE, ROOT, free_port, until
 from tests.site import Site
@@ -96,6 +98,18 @@ class Servers:
         site = Site(folder, database_url, store, self._stack)
         site.standin()
         return site
+
+    def kube_site(self, store: StoreAddress, database_url: str, plane: ControlPlane) -> KubeSite:
+        """The service's parts on these and a real API server; the row starts them."""
+        folder = self.folder / f"site-{free_port()}"
+        folder.mkdir()
+        return KubeSite(folder, database_url, store, self._stack, plane)
+
+    @contextmanager
+    def apart(self) -> Iterator["Servers"]:
+        """Servers of a part of the row, which are gone at its end."""
+        with ExitStack() as stack:
+            yield Servers(self._databases, stack)
 
     def mlflow(self, store: StoreAddress | None, *options: str) -> mlflow.Server:
         """MLflow's tracking server as a proxy to `store`, or to its own folder."""

@@ -7,13 +7,12 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import yaml
 
 from bench.effort import Effort
@@ -21,14 +20,11 @@ from bench.measure import Figure, alone, compared
 from bench.servers import Servers
 from bench.visible import delays, send, wait_for, watching
 from offload.cluster.kubernetes import KubernetesCluster
-from offload.dev.stores import SeaweedFS
 from offload.domain.limits import STATUS_ENTRIES
 from offload.domain.pointers import compact
-from offload.index import migrate
 from tests.kube import binaries
 from tests.kube.control_plane import ControlPlane
 from tests.kube.site import SYSTEM, Kubectl, KubeSite
-from tests.postgres import running_postgres
 from tests.programs import ROOT, metrics
 from tests.site import Site
 
@@ -39,21 +35,21 @@ ETCD_ARTIFACTS = 10_000
 _numbers = count(1)
 
 
-def visible(_servers: Servers, effort: Effort) -> Iterator[Figure]:
+def visible(servers: Servers, effort: Effort) -> Iterator[Figure]:
     """How soon a pointer is visible, on the stand-in and on a real API server."""
     rounds = 1 if effort.quick else 3
-    with _stage() as (open_site, plane):
-        with open_site(None) as site:
-            yield from _visible(site, "visible/standin", rounds)
-        with open_site(plane) as site:
+    with servers.apart() as own:
+        yield from _visible(own.site(own.seaweedfs(), own.database()), "visible/standin", rounds)
+    with _control_plane() as plane:
+        with _site(servers, plane) as site:
             yield from _visible(site, "visible/kubernetes", rounds)
-        with open_site(plane) as site:
+        with _site(servers, plane) as site:
             yield from _visible(site, "visible/full-lists", rounds, listed=STATUS_ENTRIES)
 
 
-def requests(_servers: Servers, effort: Effort) -> Iterator[Figure]:
+def requests(servers: Servers, effort: Effort) -> Iterator[Figure]:
     """What one artifact costs in requests to the API server, at several rates on one run."""
-    with _stage() as (open_site, plane), open_site(plane) as site:
+    with _control_plane() as plane, _site(servers, plane) as site:
         site.serve()
         site.controller()
         for rate in (1, 10, 100):
@@ -68,10 +64,10 @@ def requests(_servers: Servers, effort: Effort) -> Iterator[Figure]:
         yield alone("requests/status", [len(compact(status))], entries=len(status["artifacts"]))
 
 
-def etcd(_servers: Servers, effort: Effort) -> Iterator[Figure]:
+def etcd(servers: Servers, effort: Effort) -> Iterator[Figure]:
     """What etcd writes for so many artifacts, beside one patch for each of them."""
     artifacts = effort.count(ETCD_ARTIFACTS)
-    with _stage() as (open_site, plane), open_site(plane) as site:
+    with _control_plane() as plane, _site(servers, plane) as site:
         site.serve()
         for what, number in (("spread", RUNS), ("one-run", 1)):
             names, others = _create_runs(site, number), _create_runs(site, number)
@@ -89,11 +85,10 @@ def etcd(_servers: Servers, effort: Effort) -> Iterator[Figure]:
 
 
 @contextmanager
-def _stage() -> Iterator[tuple[Callable[[ControlPlane | None], Any], ControlPlane]]:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="offload-bench-")))
-        open_site = stack.enter_context(_sites(folder))
-        yield open_site, stack.enter_context(_control_plane(folder / "plane"))
+def _site(servers: Servers, plane: ControlPlane) -> Iterator[KubeSite]:
+    """The service on a real API server; it is gone at the end."""
+    with servers.apart() as own:
+        yield own.kube_site(own.seaweedfs(), own.database(), plane)
 
 
 def _visible(site: Site, name: str, rounds: int, listed: int = 0) -> list[Figure]:
@@ -169,44 +164,15 @@ def _create_runs(site: Site, number: int) -> list[str]:
 
 
 @contextmanager
-def _sites(folder: Path) -> Iterator[Callable[[ControlPlane | None], Any]]:
-    """Makes sites: on a control plane, or on a stand-in of their own."""
-    folder.chmod(0o755)
-    with ExitStack() as stack:
-        server = stack.enter_context(running_postgres("fsync=on"))
-        store = SeaweedFS(folder / "store")
-        stack.callback(store.stop, keep_data=False)
-        address = store.start()
-
-        @contextmanager
-        def opening(plane: ControlPlane | None) -> Iterator[Site]:
-            number = next(_numbers)
-            at = folder / f"site-{number}"
-            at.mkdir()
-            with psycopg.connect(server, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE bench{number}")
-            url = f"{server.rpartition('/')[0]}/bench{number}"
-            migrate.upgrade(url)
-            with ExitStack() as of_site:
-                if plane:
-                    yield KubeSite(at, url, address, of_site, plane)
-                else:
-                    site = Site(at, url, address, of_site)
-                    site.standin()
-                    yield site
-
-        yield opening
-
-
-@contextmanager
-def _control_plane(folder: Path) -> Iterator[ControlPlane]:
-    folder.mkdir()
-    plane = ControlPlane(binaries.find(), folder)
-    try:
-        plane.start()
-        plane.install_crd(yaml.safe_load((ROOT / "deploy/crd/agentruns.yaml").read_text()))
-        kubectl = Kubectl(plane.kubeconfig(folder / "admin.kubeconfig"))
-        kubectl("apply", "-k", "deploy/base")
-        yield plane
-    finally:
-        plane.stop()
+def _control_plane() -> Iterator[ControlPlane]:
+    with tempfile.TemporaryDirectory(prefix="offload-bench-") as name:
+        folder = Path(name)
+        plane = ControlPlane(binaries.find(), folder)
+        try:
+            plane.start()
+            plane.install_crd(yaml.safe_load((ROOT / "deploy/crd/agentruns.yaml").read_text()))
+            kubectl = Kubectl(plane.kubeconfig(folder / "admin.kubeconfig"))
+            kubectl("apply", "-k", "deploy/base")
+            yield plane
+        finally:
+            plane.stop()
