@@ -14,9 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import NullPool
 
 from offload.index import globs
-
-CHANNEL = "offload_dirty"
-"""PostgreSQL's NOTIFY channel on which a commit that makes runs dirty is announced."""
+from offload.index.wakeups import NOTIFY, LocalWakeups, NotifyWakeups, Wakeups
 
 SQLITE_CLOCK = "offload_clock"
 """The SQL function of every SQLite connection that answers the time, so many seconds from now."""
@@ -28,9 +26,6 @@ IDLE_SECONDS = 5
 
 SILENCE_SECONDS = 20.0
 """How long one answer of PostgreSQL may take: past any lock's wait, and below the patience of clients."""
-
-POLL_SECONDS = 0.2
-"""How long a wait for dirty runs may last where a wake-up can be missed."""
 
 _DIRTIED = "offload_dirtied"
 _MIGRATION_LOCK = 0x6F66666C6F6164  # "offload"
@@ -89,7 +84,7 @@ class Engines(Protocol):
         """Held by a thread of this process for as long as it writes."""
         ...
 
-    def wakeups(self, engine: sa.Engine) -> "Wakeups":
+    def wakeups(self, engine: sa.Engine) -> Wakeups:
         """Where this process learns that runs became dirty."""
         ...
 
@@ -123,23 +118,6 @@ class Engines(Protocol):
     def matches(self, column: sa.ColumnElement[str], glob: globs.Glob) -> sa.ColumnElement[bool]:
         """Whether `column` matches `glob`, case-sensitive."""
         ...
-
-
-class Wakeups(Protocol):
-    """Where a process waits until runs may have become dirty."""
-
-    def wait(self, timeout: float) -> None:
-        """Return at a wake-up, or after `timeout` seconds; early returns are allowed, errors are not.
-
-        Where a commit can pass without a wake-up, it returns within `POLL_SECONDS`.
-        """
-        ...
-
-    def wake(self) -> None:
-        """Called after a commit of this process that announced something."""
-        ...
-
-    def close(self) -> None: ...
 
 
 def engines_for(url: sa.URL) -> Engines | None:
@@ -192,7 +170,7 @@ class Sqlite:
         return threading.RLock()
 
     def wakeups(self, engine: sa.Engine) -> Wakeups:  # noqa: ARG002 - PostgreSQL's needs it
-        return _LocalWakeups()
+        return LocalWakeups()
 
     def now(self, tx: sa.Connection) -> datetime:  # noqa: ARG002 - the database's clock is this host's
         return datetime.now(UTC)
@@ -249,7 +227,7 @@ class PostgreSQL:
         return nullcontext()
 
     def wakeups(self, engine: sa.Engine) -> Wakeups:
-        return _NotifyWakeups(engine)
+        return NotifyWakeups(engine)
 
     def now(self, tx: sa.Connection) -> datetime:
         # Not now(): that is the transaction's start, which can be before the end of one it waited for.
@@ -265,7 +243,7 @@ class PostgreSQL:
     def announce(self, tx: sa.Connection) -> None:
         if not tx.info.get(_DIRTIED):
             tx.info[_DIRTIED] = True
-            tx.exec_driver_sql(_NOTIFY)
+            tx.exec_driver_sql(NOTIFY)
 
     def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         return {"firsts": [first for first, _ in pairs], "seconds": [second for _, second in pairs]}
@@ -281,7 +259,6 @@ _BY_NAME: Mapping[str, Engines] = {"sqlite": Sqlite(), "postgresql": PostgreSQL(
 
 _LOCK_TEXT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:text, 0))")
 _LOCK_NUMBER = sa.text("SELECT pg_advisory_xact_lock(:number)")
-_NOTIFY = f"NOTIFY {CHANNEL}"
 
 
 def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
@@ -356,76 +333,3 @@ def _bound_waiting(engine: sa.Engine) -> None:
             f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"
         )
         connection.commit()
-
-
-class _LocalWakeups:
-    """Of this process; another one that shares the file is noticed by looking."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def wait(self, timeout: float) -> None:
-        self._event.wait(min(timeout, POLL_SECONDS))
-        self._event.clear()
-
-    def wake(self) -> None:
-        self._event.set()
-
-    def close(self) -> None:
-        self._event.set()
-
-
-class _NotifyWakeups:
-    """Listens on a connection of its own; where that fails it is a plain timed wait until the next try.
-
-    Behind a pooler that shares connections, listening succeeds and nothing is ever heard: it is trusted once
-    something was.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = sa.create_engine(engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        self._listening: sa.Connection | None = None
-        self._heard = False
-        self._turn = threading.Lock()
-        self._closed = threading.Event()
-
-    def wait(self, timeout: float) -> None:
-        with self._turn:
-            try:
-                if self._listening is None:
-                    self._listening = self._listen()
-                    return  # what was announced before must not be slept over
-                driver: Any = self._listening.connection.driver_connection
-                most = timeout if self._heard else min(timeout, POLL_SECONDS)
-                for _ in driver.notifies(timeout=most, stop_after=1):
-                    self._heard = True
-            except (sa.exc.DBAPIError, psycopg.Error):
-                self._forget()
-                self._closed.wait(min(timeout, POLL_SECONDS))
-
-    def wake(self) -> None:
-        """Nothing to do: NOTIFY reaches this process too."""
-
-    def close(self) -> None:
-        self._closed.set()
-        with self._turn:
-            self._forget()
-            self._engine.dispose()
-
-    def _listen(self) -> sa.Connection:
-        connection = self._engine.connect()
-        try:
-            connection.exec_driver_sql(f"LISTEN {CHANNEL}")
-            with self._engine.connect() as another:
-                another.exec_driver_sql(_NOTIFY)
-        except sa.exc.DBAPIError:
-            connection.close()
-            raise
-        return connection
-
-    def _forget(self) -> None:
-        self._heard = False
-        if self._listening is not None:
-            self._listening.invalidate()
-            self._listening.close()
-            self._listening = None

@@ -23,7 +23,7 @@ import pytest
 import sqlalchemy as sa
 
 from offload.errors import ConfigError, IndexUnavailableError
-from offload.index import Index, clock, dialects, publishing, runs, schema
+from offload.index import Index, clock, publishing, runs, schema, wakeups
 
 
 def test_an_exception_rolls_back(given: Any) -> None:
@@ -162,7 +162,7 @@ def use_up_wakeups(index: Index) -> None:
 @pytest.fixture
 def waiting(index: Index, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], float]:
     # It is the wake-up that is to end the waiting.
-    monkeypatch.setattr(dialects, "POLL_SECONDS", 10)
+    monkeypatch.setattr(wakeups, "POLL_SECONDS", 10)
 
     def wait(action: Callable[[], None]) -> float:
         """How long a waiter waits that `action` is to wake."""
@@ -208,7 +208,7 @@ def test_who_can_hear_every_process_waits_long(index: Index) -> None:
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_who_listens_and_hears_nothing_looks_often(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     # As behind a pooler that lends a connection out by transaction: LISTEN is answered, and nothing comes.
-    monkeypatch.setattr(dialects, "CHANNEL", "another")
+    monkeypatch.setattr(wakeups, "CHANNEL", "another")
     use_up_wakeups(index)
     assert seconds_of_waiting(index, 10) < 5
 
