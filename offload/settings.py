@@ -66,7 +66,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(
         SecretStr("sqlite:///.offload/index.db"),
-        description="Retention index: `postgresql://…` or `sqlite:///PATH` (one host, one serve worker).",
+        description="Retention index: `postgresql://…` or `sqlite:///PATH` (SQLite 3.35 or newer; one host, "
+        "one serve worker).",
     )
 
     s3_bucket: str = Field(

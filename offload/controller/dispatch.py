@@ -16,9 +16,9 @@ from offload.services.follow import Follower
 from offload.services.publish import Outcome, Publisher
 from offload.services.schema import ServedSchema
 
-LEASE = timedelta(seconds=4)
+LEASE = timedelta(seconds=3)
 """A claim's life: what a killed controller's runs wait before another one publishes them."""
-RENEW_SECONDS = 1.5
+RENEW_SECONDS = 1.0
 """Between two renewals of the claims of publishes that take long."""
 OLDEST_EVERY = 4
 """One claim in so many takes the runs that wait longest, so that urgent ones never hold them up for good."""

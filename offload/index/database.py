@@ -89,9 +89,12 @@ class Index:
 def parse_url(url: str) -> sa.URL:
     """Read a database URL; its password is in no message."""
     try:
-        return sa.make_url(url)
+        parsed = sa.make_url(url)
     except exc.ArgumentError as error:
         raise ConfigError("the database URL is not sqlite:///PATH or postgresql://…") from error
+    if "@" in (parsed.host or ""):  # it begins with the password's end, which the driver would tell
+        raise ConfigError("in the database URL, `@` in the user's name or the password is written %40")
+    return parsed
 
 
 def engines_of_url(url: sa.URL) -> Engines:

@@ -1,6 +1,7 @@
 """What differs between SQLite and PostgreSQL, all of it."""
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import NullPool
 
+from offload.errors import ConfigError
 from offload.index import globs
 from offload.index.wakeups import NOTIFY, LocalWakeups, NotifyWakeups, Wakeups
 
 SQLITE_CLOCK = "offload_clock"
 """The SQL function of every SQLite connection that answers the time, so many seconds from now."""
+
+SQLITE_OLDEST = (3, 35)
+"""The first version whose UPDATE can be asked what it changed."""
 
 BUSY_SECONDS = 10
 """How long a writer waits for another one before it gives up."""
@@ -262,6 +267,9 @@ _LOCK_NUMBER = sa.text("SELECT pg_advisory_xact_lock(:number)")
 
 
 def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
+    if sqlite3.sqlite_version_info < SQLITE_OLDEST:
+        raise ConfigError(f"this Python brings SQLite {sqlite3.sqlite_version}; 3.35 or newer is needed")
+
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
         connection.isolation_level = None  # we say BEGIN, not the driver

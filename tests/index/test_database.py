@@ -5,12 +5,13 @@
 - times come back aware and in UTC, whatever zone they came in; a naive one is refused
 - a statement that is its own transaction writes and knows the database's time
 - failures leave as IndexUnavailableError with their cause: no server, no tables, no free connection
-- a URL that is not ours is refused without showing its password
+- a URL that is not ours is refused without showing its password, and so is an SQLite that is too old
 - waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
   wake-up can be missed
 - SQLite: every commit is on disk before it is acknowledged
 """
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -144,6 +145,19 @@ def test_a_url_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="postgresql://") as caught:
         Index.connect(url)
     assert "user" not in str(caught.value)
+
+
+def test_an_at_sign_in_the_password_is_refused_before_the_driver_takes_half_of_it_for_a_host() -> None:
+    with pytest.raises(ConfigError, match="%40") as caught:
+        Index.connect("postgresql://user:one@two@host/db")
+    assert "two" not in str(caught.value)
+
+
+def test_an_sqlite_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    with pytest.raises(ConfigError, match=r"SQLite 3\.34\.1; 3\.35"):
+        Index.connect(f"sqlite:///{tmp_path}/index.db")
 
 
 def seconds_of_waiting(index: Index, timeout: float) -> float:

@@ -71,7 +71,7 @@ def run(kubectl: Kubectl) -> Run:
 )
 def test_content_is_no_address(run: Run, field: str, value: str) -> None:
     said = run.write(artifacts=[{"name": "log", field: value}], fails=True)
-    assert f"status.artifacts[0].{field}" in said
+    assert f"artifacts[0].{field}" in said  # 1.30 leaves `status.` out
     if "data:" in value.lower() and not value.startswith(" data"):
         assert "upload it and list a pointer" in said
 
