@@ -98,13 +98,11 @@ async def named_content(
     request: Request, namespace: str, run: str, name: Name, query: Annotated[VersionQuery, Query()]
 ) -> Response:
     """The bytes of the current version of a name: what was PUT can be got."""
-    browse = parts_of(request).browse
     name = exact_name(request, name)
-
-    def find() -> Artifact:
-        return browse.named(browse.run(namespace, run, query.uid), name, query.version)
-
-    return await _serve(request, await run_in_threadpool(find))
+    lookups = parts_of(request).lookups
+    return await _serve(
+        request, await lookups.named(namespace, run, name, uid=query.uid, version=query.version)
+    )
 
 
 async def _serve(request: Request, artifact: Artifact) -> Response:

@@ -13,6 +13,7 @@ from offload.domain.artifact import Artifact
 from offload.objects.interface import Objects
 from offload.services.browse import Browse
 from offload.services.ingest import Ingest
+from offload.services.lookups import Lookups
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Parts:
 
     ingest: Ingest
     browse: Browse
+    lookups: Lookups
     objects: Objects
     redirects: bool
     """Whether readers can reach the store themselves."""

@@ -1,6 +1,6 @@
 """Artifacts of a run, by name and in history."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal
@@ -11,9 +11,12 @@ import sqlalchemy as sa
 from offload.domain.artifact import Artifact, State
 from offload.index import globs
 from offload.index.dialects import engines_of
-from offload.index.rows import SELECT_ARTIFACT, all_artifacts, in_pieces, one_artifact
-from offload.index.schema import artifacts
+from offload.index.rows import SELECT_ARTIFACT, all_artifacts, in_pieces, newest_incarnation, one_artifact
+from offload.index.schema import artifacts, runs
 from offload.index.tombstones import end
+
+RunAndName = tuple[str, str, str]
+"""A namespace, the name of a run in it, and that of an artifact."""
 
 
 def get(tx: sa.Connection, id: UUID) -> Artifact | None:  # noqa: A002 - the column's own name
@@ -24,6 +27,16 @@ def get(tx: sa.Connection, id: UUID) -> Artifact | None:  # noqa: A002 - the col
 def current(tx: sa.Connection, run_uid: str, name: str) -> Artifact | None:
     """The newest stored version of a name."""
     return one_artifact(tx, _CURRENT, {"the_run": run_uid, "the_name": name})
+
+
+def currents(tx: sa.Connection, names: Sequence[RunAndName]) -> dict[RunAndName, Artifact]:
+    """The current version of each name in the newest incarnation of its run, where there is one."""
+    storable = [name for name in names if _can_be_stored(name[2])]
+    if not storable:
+        return {}
+    engines = engines_of(tx)
+    found = all_artifacts(tx, _select_currents(engines.words(3)), engines.words_given(storable))
+    return {(one.namespace, one.run_name, one.name): one for one in found}
 
 
 def versions(tx: sa.Connection, run_uid: str, name: str) -> list[Artifact]:
@@ -66,6 +79,20 @@ def history(  # noqa: PLR0913 - each filter that is offered
 def newest_current(tx: sa.Connection, run_uid: str, limit: int) -> list[Artifact]:
     """The current versions that came last, newest first."""
     return all_artifacts(tx, _NEWEST_CURRENT, {"the_run": run_uid, "the_most": limit})
+
+
+@cache
+def _select_currents(asked: sa.FromClause) -> sa.Select[Any]:
+    same_name = runs.alias()
+    newest = (
+        sa.select(same_name.c.uid)
+        .where(same_name.c.namespace == asked.c.first, same_name.c.name == asked.c.second)
+        .order_by(*newest_incarnation(same_name))
+        .limit(1)
+        .scalar_subquery()
+    )
+    named = (artifacts.c.run_uid == newest) & (artifacts.c.name == asked.c.third)
+    return SELECT_ARTIFACT.join(asked, named).where(artifacts.c.current)
 
 
 @cache

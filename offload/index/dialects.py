@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Protocol
 
 import psycopg
@@ -109,11 +110,15 @@ class Engines(Protocol):
         """Wake who waits for dirty runs, when this transaction commits."""
         ...
 
-    pairs: sa.FromClause
-    """A table with the columns `first` and `second`, to join with: one statement for any number of pairs."""
+    def words(self, width: int) -> sa.FromClause:
+        """A table of so many of the columns `first`, `second` and `third`, to join with.
 
-    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """The parameters with which a statement that joins with `pairs` is executed."""
+        One statement does for any number of its rows.
+        """
+        ...
+
+    def words_given(self, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """The parameters with which a statement that joins with `words` is executed."""
         ...
 
     def insert(self, table: sa.Table) -> Any:
@@ -140,17 +145,16 @@ def announced(tx: sa.Connection) -> bool:
     return bool(tx.info.pop(_DIRTIED, False))
 
 
-def _pairs(query: str) -> sa.FromClause:
-    return sa.text(query).columns(first=Words, second=Words).subquery("pairs")
+_COLUMNS = ("first", "second", "third")
+
+
+@cache  # the same object for the same table: statements that join with it are cached by it
+def _words(query: str, columns: tuple[str, ...]) -> sa.FromClause:
+    return sa.text(query).columns(**dict.fromkeys(columns, Words)).subquery("words")
 
 
 class Sqlite:
     """One file on one host, for one process that serves and one that controls."""
-
-    pairs = _pairs(
-        "SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS second"
-        " FROM json_each(:pairs)"
-    )
 
     def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
         engine = sa.create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=BUSY_SECONDS)
@@ -189,8 +193,13 @@ class Sqlite:
     def announce(self, tx: sa.Connection) -> None:
         tx.info[_DIRTIED] = True
 
-    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        return {"pairs": json.dumps(pairs)}
+    def words(self, width: int) -> sa.FromClause:
+        columns = _COLUMNS[:width]
+        fields = ", ".join(f"json_extract(value, '$[{place}]') AS {it}" for place, it in enumerate(columns))
+        return _words(f"SELECT {fields} FROM json_each(:words)", columns)  # noqa: S608 - names of ours
+
+    def words_given(self, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+        return {"words": json.dumps(rows)}
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         return sqlite.insert(table)
@@ -201,10 +210,6 @@ class Sqlite:
 
 class PostgreSQL:
     """A server, for any number of processes; psycopg 3."""
-
-    pairs = _pairs(
-        "SELECT * FROM unnest(CAST(:firsts AS text[]), CAST(:seconds AS text[])) AS pairs(first, second)"
-    )
 
     def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
         engine = sa.create_engine(
@@ -250,8 +255,15 @@ class PostgreSQL:
             tx.info[_DIRTIED] = True
             tx.exec_driver_sql(NOTIFY)
 
-    def pairs_given(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        return {"firsts": [first for first, _ in pairs], "seconds": [second for _, second in pairs]}
+    def words(self, width: int) -> sa.FromClause:
+        columns = _COLUMNS[:width]
+        arrays = ", ".join(f"CAST(:every_{column} AS text[])" for column in columns)
+        query = f"SELECT * FROM unnest({arrays}) AS words({', '.join(columns)})"  # noqa: S608 - names of ours
+        return _words(query, columns)
+
+    def words_given(self, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+        by_column = zip(*rows, strict=True)
+        return {f"every_{it}": list(values) for it, values in zip(_COLUMNS, by_column, strict=False)}
 
     def insert(self, table: sa.Table) -> postgresql.Insert:
         return postgresql.insert(table)
@@ -273,9 +285,9 @@ def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
         connection.isolation_level = None  # we say BEGIN, not the driver
+        _write_ahead(connection)
         for pragma in (
             f"busy_timeout={BUSY_SECONDS * 1000}",
-            "journal_mode=WAL",
             "synchronous=FULL",  # acknowledged means durable; WAL's NORMAL can lose the last commits
             f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
         ):
@@ -285,6 +297,20 @@ def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
     @sa.event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options()["offload_begin"])
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Give a new file its log. SQLite's own waiting is not for this: who comes second is refused at once."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _this_hosts_clock(seconds: float) -> str:

@@ -170,15 +170,15 @@ def _by_id(tx: sa.Connection, batch: Sequence[NewArtifact]) -> dict[UUID, Artifa
 
 def _current_versions(tx: sa.Connection, batch: Sequence[NewArtifact]) -> dict[tuple[str, str], Artifact]:
     engines = engines_of(tx)
-    names = engines.pairs_given(sorted({(new.run_uid, new.name) for new in batch}))
-    found = all_artifacts(tx, _select_current(engines.pairs), names)
+    names = engines.words_given(sorted({(new.run_uid, new.name) for new in batch}))
+    found = all_artifacts(tx, _select_current(engines.words(2)), names)
     return {(artifact.run_uid, artifact.name): artifact for artifact in found}
 
 
 @cache
-def _select_current(pairs: sa.FromClause) -> sa.Select[Any]:
-    named = (artifacts.c.run_uid == pairs.c.first) & (artifacts.c.name == pairs.c.second)
-    return SELECT_ARTIFACT.join(pairs, named).where(artifacts.c.current)
+def _select_current(asked: sa.FromClause) -> sa.Select[Any]:
+    named = (artifacts.c.run_uid == asked.c.first) & (artifacts.c.name == asked.c.second)
+    return SELECT_ARTIFACT.join(asked, named).where(artifacts.c.current)
 
 
 def _artifact(new: NewArtifact, run: _Ledger, now: datetime) -> Artifact:

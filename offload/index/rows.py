@@ -65,6 +65,12 @@ SELECT_RUN = sa.select(*RUN_COLUMNS)
 SELECT_ARTIFACT = sa.select(*_ARTIFACT_COLUMNS).join(runs, runs.c.uid == artifacts.c.run_uid)
 
 
+def newest_incarnation(runs: sa.FromClause) -> Sequence[sa.ColumnElement[Any]]:
+    """The order in which the newest incarnation of a name comes first."""
+    # Kubernetes counts creation in whole seconds: two incarnations can share one.
+    return runs.c.created_at.desc(), runs.c.deleted_at.is_(None).desc(), runs.c.first_seen_at.desc()
+
+
 def one_run(
     tx: sa.Connection, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None
 ) -> Run | None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from offload.domain.run import Run, SeenRun
 from offload.index import clock
 from offload.index.dialects import UtcDateTime, Words, engines_of
-from offload.index.rows import SELECT_RUN, all_runs, in_pieces, one_run
+from offload.index.rows import SELECT_RUN, all_runs, in_pieces, newest_incarnation, one_run
 from offload.index.schema import runs
 
 
@@ -94,10 +94,7 @@ def page(  # noqa: PLR0913 - each filter that is offered
 _NAMED = SELECT_RUN.where(
     runs.c.namespace == sa.bindparam("of_namespace"), runs.c.name == sa.bindparam("of_name")
 )
-# Kubernetes counts creation in whole seconds: two incarnations can share one.
-_NEWEST_NAMED = _NAMED.order_by(
-    runs.c.created_at.desc(), runs.c.deleted_at.is_(None).desc(), runs.c.first_seen_at.desc()
-).limit(1)
+_NEWEST_NAMED = _NAMED.order_by(*newest_incarnation(runs)).limit(1)
 _NAMED_WITH_UID = _NAMED.where(runs.c.uid == sa.bindparam("of_uid"))
 _BY_UID = SELECT_RUN.where(runs.c.uid == sa.bindparam("of_uid"))
 _KNOWN = _BY_UID.add_columns(runs.c.resource_version)

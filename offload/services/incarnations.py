@@ -31,6 +31,10 @@ class Incarnations:
         self._namespaces, self._deleted_grace = frozenset(namespaces), deleted_grace
         self._places = threading.BoundedSemaphore(ASKING)
 
+    def watches(self, namespace: str) -> bool:
+        """Whether runs of the namespace are known here."""
+        return not self._namespaces or namespace in self._namespaces
+
     def to_read(self, namespace: str, name: str, uid: str | None) -> Run:
         """The newest incarnation, deleted or not, or the one with this `uid`.
 
@@ -62,7 +66,7 @@ class Incarnations:
         return run
 
     def _known(self, namespace: str, name: str, uid: str | None) -> Run | None:
-        if self._namespaces and namespace not in self._namespaces:
+        if not self.watches(namespace):
             raise RunNotFoundError
         with self._index.read() as tx:
             return runs.find(tx, namespace, name, uid)

@@ -22,6 +22,7 @@ from offload.services.browse import Browse
 from offload.services.budget import ByteBudget
 from offload.services.incarnations import Incarnations
 from offload.services.ingest import Ingest, Limits
+from offload.services.lookups import Lookups
 from offload.services.orphans import Claim, claim_prefix
 from offload.services.readiness import Readiness
 from offload.services.schema import ServedSchema
@@ -167,6 +168,7 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     return Parts(
         ingest=ingest,
         browse=browse,
+        lookups=Lookups(index, browse),
         objects=objects,
         redirects=settings.s3_public_endpoint_url is not None,
         downloads=asyncio.Semaphore(settings.download_max_concurrent),

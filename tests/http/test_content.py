@@ -8,9 +8,11 @@ expired, deleted and lost, with by whom and when), a newer version that ended br
 bytes are 410 only where the marker proves it, and the row says so; what the sweep ends while it is read is
 not lost; a client that leaves frees the store's connection; more downloads than are given at once (503); a
 stored stream that breaks ends the connection; a store that is away is 503; a presigned redirect where the
-store has a public address; the shortcut answers as the framework does.
+store has a public address; the shortcut answers as the framework does; readers at the same
+time share a look into the index, and its failure.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable
@@ -23,11 +25,13 @@ import pytest
 
 from offload.domain.artifact import State
 from offload.domain.digests import format_digest
-from offload.errors import StoreUnavailableError
+from offload.errors import ArtifactNotFoundError, IndexUnavailableError, StoreUnavailableError
 from offload.http import shortcut
-from offload.index import sweeping
+from offload.index import artifacts, sweeping
 from offload.objects.memory import MemoryObjects
+from offload.services.lookups import Lookups
 
+NAMESPACE = "agents"
 MIB = 2**20
 DATA = bytes(range(256)) * 4
 HEAD_TOO = pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -174,6 +178,49 @@ def test_what_was_never_there_is_404(service: Any, run: Any) -> None:
     assert service.http.get("/v1/artifacts/none/content").status_code == 400
 
 
+def test_readers_who_wait_at_the_same_time_share_a_look_into_the_index(
+    service: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = {name: run.stored(name)["id"] for name in ("a", "b", "c")}
+    looks = []
+
+    def look(tx: Any, names: Any) -> Any:
+        looks.append(sorted(name for *_, name in names))
+        return currents(tx, names)
+
+    async def read() -> list[Any]:
+        lookups = Lookups(service.index, service.parts.browse)
+        readers = [lookups.named(NAMESPACE, run.name, name) for name in (*ids, "a", "never")]
+        leaving = asyncio.create_task(lookups.named(NAMESPACE, run.name, "a"))
+        asyncio.get_running_loop().call_soon(leaving.cancel)
+        found = await asyncio.gather(*readers, return_exceptions=True)
+        assert leaving.cancelled()
+        return found
+
+    currents = artifacts.currents
+    monkeypatch.setattr(artifacts, "currents", look)
+    *found, never = asyncio.run(read())
+    assert [str(artifact.id) for artifact in found] == [*ids.values(), ids["a"]]
+    assert isinstance(never, ArtifactNotFoundError)
+    assert looks == [["a", "b", "c", "never"]]
+
+
+def test_an_index_that_is_away_is_told_to_all_who_wait_together(
+    service: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise IndexUnavailableError
+
+    async def read() -> list[Any]:
+        lookups = Lookups(service.index, service.parts.browse)
+        readers = [lookups.named(NAMESPACE, run.name, name) for name in "ab"]
+        return await asyncio.gather(*readers, return_exceptions=True)
+
+    monkeypatch.setattr(artifacts, "currents", fail)
+    assert [type(outcome) for outcome in asyncio.run(read())] == [IndexUnavailableError] * 2
+    assert service.http.get(run.at("a")).json()["type"] == "urn:offload:problem:index-unavailable"
+
+
 @HEAD_TOO
 @pytest.mark.parametrize("state", [State.EXPIRED, State.DELETED])
 def test_an_ended_artifact_is_410_with_by_what_and_when(
@@ -278,7 +325,7 @@ def test_one_download_more_than_are_given_is_503(serve: Any, eventually: Callabl
 def test_a_reader_that_takes_nothing_gives_its_place_back(
     serve: Any, eventually: Callable[..., None]
 ) -> None:
-    service = serve(download_max_concurrent=1, upload_stall=timedelta(milliseconds=300))
+    service = serve(download_max_concurrent=1, upload_stall=timedelta(seconds=1))
     run = service.run()
     run.stored("large", b"x" * 64 * MIB)
     with service.connect() as connection:

@@ -2,6 +2,7 @@
 
 - an artifact reads back as it was recorded, by id, by name, in history
 - the newest version of a name is current; versions are all of them
+- the current versions of many names at once, each in the newest incarnation of its run
 - history: each filter, both orders, all pages without gaps or repeats
 - known ids: rows whose bytes were not erased
 - lost: a tombstone whose bytes are never to be erased, and which gives the name to the version before
@@ -58,6 +59,34 @@ def test_the_newest_version_is_current(given: Any) -> None:
         assert [artifact.current for artifact in versions] == [True, False]
         assert [artifact.id for artifact in artifacts.newest_current(tx, run.uid, 2)] == [second.id, other.id]
         assert artifacts.current(tx, run.uid, "A") is None
+
+
+def test_the_current_versions_of_many_names_in_the_newest_incarnations(given: Any) -> None:
+    older = given.run("again")
+    given.artifacts([given.new(older.uid, name) for name in ("a", "only before")])
+    newer, other = given.run("again"), given.run("again", namespace="elsewhere")
+    given.artifacts([given.new(run.uid, "a", b"first") for run in (newer, other)])
+    second = given.artifact(newer.uid, "a", b"second")
+    ended, kept = given.artifacts([given.new(newer.uid, name) for name in ("ended", "it's [ünï], {a}")])
+    wanted = [
+        ("agents", "again", "a"),
+        ("elsewhere", "again", "a"),
+        ("agents", "again", kept.name),
+        ("agents", "again", "only before"),
+        ("agents", "again", "ended"),
+        ("agents", "again", "never"),
+        ("agents", "again", "nothing\0"),
+        ("agents", "nobody", "a"),
+    ]
+    with given.index.begin() as tx:
+        sweeping.tombstone(tx, [ended.id], state=State.DELETED, by="token:t")
+        found = artifacts.currents(tx, wanted)
+        assert artifacts.currents(tx, []) == {}
+    assert {name: artifact.id for name, artifact in found.items() if name != wanted[1]} == {
+        wanted[0]: second.id,
+        wanted[2]: kept.id,
+    }
+    assert found[wanted[1]].run_uid == other.uid
 
 
 @pytest.fixture
@@ -182,6 +211,8 @@ PLANS: list[tuple[str, Callable[[sa.Connection, str], object], bool]] = [
         False,
     ),
     ("uq_artifacts_current", lambda tx, uid: artifacts.current(tx, uid, "17"), True),
+    ("uq_artifacts_current", lambda tx, _: artifacts.currents(tx, [("agents", "full", "17")]), False),
+    ("ix_runs_name", lambda tx, _: artifacts.currents(tx, [("agents", "full", "17")]), False),
     ("ix_artifacts_current", lambda tx, uid: artifacts.newest_current(tx, uid, 50), True),
     ("ix_artifacts_erasable", lambda tx, _: sweeping.erasable(tx, 10), False),
     ("ix_runs_name", lambda tx, _: runs.find(tx, "agents", "full"), False),

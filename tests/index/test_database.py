@@ -8,7 +8,7 @@
 - a URL that is not ours is refused without showing its password, and so is an SQLite that is too old
 - waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
   wake-up can be missed
-- SQLite: every commit is on disk before it is acknowledged
+- SQLite: every commit is on disk before it is acknowledged; many may open a new file at once
 """
 
 import sqlite3
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,22 @@ def test_sqlite_writes_through_before_it_acknowledges(index: Index) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+def test_many_may_open_a_new_sqlite_file_at_once(tmp_path: Path) -> None:
+    threads = 4
+    together = threading.Barrier(threads)
+
+    def opened(number: int) -> int:
+        index = Index.connect(f"sqlite:///{tmp_path}/{number}.db")
+        together.wait()
+        with closing(index), index.begin() as tx:
+            found: int = tx.exec_driver_sql("SELECT 1").scalar_one()
+            return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        for number in range(60):  # without waiting, one in ten failed
+            assert list(pool.map(opened, [number] * threads)) == [1] * threads
 
 
 def test_a_pool_without_a_free_connection_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
