@@ -19,6 +19,7 @@ from offload.index import Index, artifacts
 
 def main(url: str, runs: int, connections: int, seconds: float, limit: int) -> None:
     statement, parameters = _statement(url, limit)
+    [the_run] = [name for name, value in parameters.items() if value == "uid-0"]
     counts = [0] * connections
     ready = threading.Barrier(connections + 1)
     stop = threading.Event()
@@ -28,7 +29,7 @@ def main(url: str, runs: int, connections: int, seconds: float, limit: int) -> N
             ready.wait()
             number = mine
             while not stop.is_set():
-                asked = {**parameters, "run_uid_1": f"uid-{number % runs}"}
+                asked = parameters | {the_run: f"uid-{number % runs}"}
                 rows = connection.execute(statement, asked).fetchall()
                 assert rows, asked
                 counts[mine] += 1
