@@ -115,11 +115,20 @@ class KubernetesCluster:
                 query["continue"] = page["metadata"]["continue"]
 
     def status_schema(self) -> Mapping[str, Any]:
-        try:
-            return self._status_schema()
-        except TooOldError:
-            # Another schema came between the index and the document that it names.
-            return self._status_schema()
+        index = self._api.get("/openapi/v3")["paths"]
+        address = index.get(f"apis/{GROUP}/{VERSION}", {}).get("serverRelativeURL")
+        if not address:
+            raise PointersNotKeptError(f"the API server does not serve {API_VERSION}: is the CRD installed?")
+        cached = self._schema
+        if cached is None or cached[0] != address:
+            path, _, query = address.partition("?")
+            try:
+                document = self._api.get(path, dict(parse_qsl(query)))
+            except TooOldError:
+                # The index lags behind by up to a second. What it does not name is read, and not kept.
+                return status_schema(self._api.get(path))
+            self._schema = cached = (address, status_schema(document))
+        return cached[1]
 
     def warn(self, run: SeenRun, reason: str, message: str) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -163,18 +172,6 @@ class KubernetesCluster:
 
     def close(self) -> None:
         self._api.close()
-
-    def _status_schema(self) -> Mapping[str, Any]:
-        index = self._api.get("/openapi/v3")["paths"]
-        address = index.get(f"apis/{GROUP}/{VERSION}", {}).get("serverRelativeURL")
-        if not address:
-            raise PointersNotKeptError(f"the API server does not serve {API_VERSION}: is the CRD installed?")
-        cached = self._schema
-        if cached is None or cached[0] != address:
-            path, _, query = address.partition("?")
-            document = self._api.get(path, dict(parse_qsl(query)))
-            self._schema = cached = (address, status_schema(document))
-        return cached[1]
 
     def _granted(self, needed: tuple[str, str, str, str], namespace: str) -> bool:
         verb, group, resource, subresource = needed

@@ -340,8 +340,8 @@ def test_a_group_that_is_not_served_keeps_no_pointers(faulty: Any) -> None:
         server.cluster.status_schema()
 
 
-def test_a_document_that_was_replaced_is_asked_for_by_its_new_name(faulty: Any) -> None:
-    names = iter(["old", "new"])
+def test_a_document_that_the_index_does_not_know_yet_is_read_and_not_kept(faulty: Any) -> None:
+    names = iter(["old", "old", "new", "new"])
 
     kind = {"group": "agents.proompteng.ai", "version": "v1alpha1", "kind": "AgentRun"}
     run = {"properties": {"status": {"type": "object"}}, "x-kubernetes-group-version-kind": [kind]}
@@ -351,12 +351,17 @@ def test_a_document_that_was_replaced_is_asked_for_by_its_new_name(faulty: Any) 
             address = f"/openapi/v3/apis/agents.proompteng.ai/v1alpha1?hash={next(names)}"
             paths = {"apis/agents.proompteng.ai/v1alpha1": {"serverRelativeURL": address}}
             exchange.answer(200, {"paths": paths})
-        elif exchange.query["hash"] == "old":
+        elif exchange.query.get("hash") == "old":
             exchange.answer(301, {})
         else:
             exchange.answer(200, {"components": {"schemas": {"Run": run}}})
 
-    assert faulty(answer).cluster.status_schema() == {"type": "object"}
+    server = faulty(answer)
+    cluster = server.cluster
+    for _ in range(4):
+        assert cluster.status_schema() == {"type": "object"}
+    asked = [call.query for call in server.calls if call.route != "/openapi/v3"]
+    assert asked == [{"hash": "old"}, {}, {"hash": "old"}, {}, {"hash": "new"}]
 
 
 def test_a_long_refusal_is_told_by_its_start_and_end(faulty: Any) -> None:

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 
-from offload.cluster.api import TooOldError
 from offload.cluster.interface import AgentRun
 from offload.index import Index, publishing
 from offload.index.recorder import Recorder
@@ -53,10 +52,7 @@ class KubeRoom(Room):
         self._served = crd
 
     def _reads(self, crd: Crd) -> bool:
-        # The index of documents lags up to a second: an old one's address is answered by a redirection.
-        with suppress(TooOldError):
-            return self.cluster.status_schema() == status_of(crd)
-        return False
+        return self.cluster.status_schema() == status_of(crd)
 
     def put(self, run: AgentRun, status: Mapping[str, Any]) -> None:
         """Replace the whole status, as a writer does that has read it."""
