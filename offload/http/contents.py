@@ -1,6 +1,7 @@
 """Bytes: by id, and by name."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
@@ -162,17 +163,28 @@ class _Bytes(StreamingResponse):
                 places,
                 objects.get(artifact.location, first=self._first, last=self._last) as stream,
             ):
-                self.body_iterator = stream
-                await super().stream_response(_timed(send, self._parts.stall_seconds))
+                await self._pass_on(stream, _timed(send, self._parts.stall_seconds))
         except ObjectMissingError:
             await run_in_threadpool(self._parts.browse.refuse_missing, artifact)
 
+    async def _pass_on(self, stream: AsyncIterator[bytes], send: Send) -> None:
+        self.body_iterator = stream
+        await super().stream_response(send)
+
 
 class _ShortBytes(_Bytes):
-    """So few that nobody need listen for a reader that leaves, which takes a group of tasks."""
+    """So few that nobody need listen for a reader that leaves, which takes a group of tasks.
+
+    They are read before the answer begins: what goes wrong until then is told, and does not break it off.
+    """
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await self.stream_response(send)
+
+    async def _pass_on(self, stream: AsyncIterator[bytes], send: Send) -> None:
+        body = b"".join([piece async for piece in stream])
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 def _timed(send: Send, seconds: float) -> Send:

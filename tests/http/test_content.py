@@ -357,11 +357,14 @@ def test_a_stream_that_breaks_is_never_taken_for_the_whole(
 
     service = serve(objects=Breaks())
     run = service.run()
-    run.stored("x", b"x" * 1000)
+    run.stored("x", b"x" * MIB)
+    run.stored("short", b"x" * 1000)
+    told = run.http.get(run.at("short"))  # read before it is answered
+    assert (told.status_code, told.json()["type"]) == (503, "urn:offload:problem:store-unavailable")
     with service.connect() as connection:
         connection.sendall(service.request("GET", run.at("x")))
         answer = read_answer(connection, "GET")
-        assert (answer.status, answer.headers["Content-Length"]) == (200, "1000")
+        assert (answer.status, answer.headers["Content-Length"]) == (200, str(MIB))
         with pytest.raises(http.client.IncompleteRead):
             answer.read()
 
