@@ -12,19 +12,19 @@ _RUNS = """
 INSERT INTO runs (uid, namespace, name, created_at, first_seen_at, resource_version, labels, agent, phase,
   revision, published_revision, published_at, listed_count, publish_failures, stored_count, stored_bytes,
   total_count, current_count)
-SELECT 'uid-' || n, %(namespace)s, 'run-' || n, now() - n * interval '1 second', now(), '1', '{}',
+SELECT %(uid)s || n, %(namespace)s, 'run-' || n, now() - n * interval '1 second', now(), '1', '{}',
   'agent-' || n %% 10, (ARRAY['Succeeded', 'Failed'])[n %% 2 + 1], %(each)s, %(each)s, now(), 50, 0, %(each)s,
   %(each)s * 4096, %(each)s, %(each)s
 FROM generate_series(0, %(runs)s - 1) AS n
 """
 _MADE = """
 COPY (
-  SELECT gen_random_uuid(), 'uid-' || (n / {each}), (n % {each} + 1)::bigint,
+  SELECT gen_random_uuid(), '{uid}' || (n / {each}), (n % {each} + 1)::bigint,
     'logs/step-' || (n % {each}) || '.log',
     (ARRAY['log', 'diff', 'report', 'file'])[n % 4 + 1], 'text/plain', 4096::bigint, sha256(n::text::bytea),
     'offload',
-    '{namespace}/run-' || (n / {each}) || '/uid-' || (n / {each}) || '/' || gen_random_uuid() || '/logs/step-'
-      || (n % {each}) || '.log',
+    '{namespace}/run-' || (n / {each}) || '/{uid}' || (n / {each}) || '/' || gen_random_uuid()
+      || '/logs/step-' || (n % {each}) || '.log',
     now() - ({rows} - n) * interval '1 millisecond', true, 'stored'
   FROM generate_series(0, {rows} - 1) AS n
 ) TO STDOUT (FORMAT binary)
@@ -39,12 +39,12 @@ SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'artifacts' AND ind
 """
 
 
-def fill(url: str, rows: int, each: int) -> int:
-    """Give the empty index at `url` so many rows, `each` of a run; how many runs there are then."""
+def fill(url: str, rows: int, each: int, *, namespace: str = NAMESPACE, uid: str = "uid-") -> int:
+    """Give the index at `url` so many rows, `each` of a run whose uid begins so; how many runs it gave."""
     runs = max(1, rows // each)
     with psycopg.connect(url) as target, psycopg.connect(url) as source:
-        target.execute(_RUNS, {"namespace": NAMESPACE, "runs": runs, "each": each})
-        made = _MADE.format(each=each, rows=runs * each, namespace=NAMESPACE)
+        target.execute(_RUNS, {"namespace": namespace, "uid": uid, "runs": runs, "each": each})
+        made = _MADE.format(each=each, rows=runs * each, namespace=namespace, uid=uid)
         with (
             _indices_made_last(target),
             source.cursor().copy(made.encode()) as giving,

@@ -74,7 +74,7 @@ def history(servers: Servers, effort: Effort) -> Iterator[Json]:
     """Pages of 100 over 4 connections, by the number of rows; sizes, and partitions, at the most rows."""
     store, sites = servers.sink(), {}
     for rows in map(effort.count, ROWS):
-        site = sites[rows] = servers.site(store, servers.database())
+        site = sites[rows] = servers.site(store, servers.empty_database())
         began = time.monotonic()
         fill(site.database_url, rows, ROWS_OF_A_RUN)
         yield _row("filling", f"{rows:,} rows", "s", time.monotonic() - began)

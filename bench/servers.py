@@ -15,6 +15,7 @@ import httpx
 import psycopg
 
 from bench import mlflow
+from bench.filling import fill
 from offload.dev.stores import SeaweedFS, StoreAddress
 from offload.index import migrate
 from tests.kube.control_plane import ControlPlane
@@ -24,6 +25,9 @@ from tests.programs import NAMESPACE, ROOT, free_port, until
 from tests.site import Site
 
 _AGENTRUNS = f"/apis/agents.proompteng.ai/v1alpha1/namespaces/{NAMESPACE}/agentruns"
+
+SEEN_BEFORE = 10_000, 100
+"""Artifacts, and how many of them are of one run."""
 
 
 class Databases:
@@ -82,7 +86,17 @@ class Servers:
         return StoreAddress(url, "offload", "offload-bench", "us-east-1", "offload")
 
     def database(self) -> str:
-        """The URL of an empty index on PostgreSQL."""
+        """The URL of an index on PostgreSQL that has seen its first artifacts.
+
+        The planner knows nothing of an empty one, and reads whole runs where an index would do, until
+        autovacuum looks at it after a minute.
+        """
+        url = self.empty_database()
+        fill(url, *SEEN_BEFORE, namespace="before", uid="before-")
+        return url
+
+    def empty_database(self) -> str:
+        """The URL of an index on PostgreSQL without a row."""
         return self._databases.create()
 
     def sqlite(self) -> str:

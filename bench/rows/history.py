@@ -19,7 +19,7 @@ PAGE = 100
 
 def history(servers: Servers, effort: Effort) -> Iterator[Figure]:
     rows = effort.count(ROWS)
-    site = servers.site(servers.sink(), servers.database())
+    site = servers.site(servers.sink(), servers.empty_database())
     runs = fill(site.database_url, rows, ROWS_OF_A_RUN)
     site.serve()
     rates = in_turn(

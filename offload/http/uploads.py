@@ -33,8 +33,8 @@ from offload.services.pieces import joined, start_of
 
 router = APIRouter()
 
-_AT_ONCE = 16
-"""Small files of one POST that are on their way to the store together."""
+_AT_ONCE = 32
+"""Small files of one POST that are on their way together, and so in one commit: 2,700 files/s; 16, 2,000."""
 
 _NOT_SAID = frozenset({"", "application/x-www-form-urlencoded"})
 """Content types that mean the sender said nothing: the second is what curl -d adds unasked."""
@@ -208,7 +208,7 @@ class _Sending:
     def __init__(self, request: Request, each: Upload) -> None:
         """`each` is what is said of all files."""
         self._request, self._each = request, each
-        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._free = asyncio.Semaphore(min(_AT_ONCE, parts_of(request).ingest.most_of_a_run))
         self._latest: dict[str | None, asyncio.Task[UploadResult]] = {}
         self.results: list[asyncio.Task[UploadResult]] = []
 

@@ -144,6 +144,11 @@ class Ingest:
         self._idle.set()
         self._stopping = False
 
+    @property
+    def most_of_a_run(self) -> int:
+        """Uploads that one run may have running: a quarter of the places is for others."""
+        return self._limits.concurrent - self._limits.concurrent // 4
+
     async def expect(self, upload: Upload) -> None:
         """Refuse now what would be refused of every file that comes as `upload`, whatever its name.
 
@@ -197,9 +202,9 @@ class Ingest:
 
     @contextmanager
     def _slot(self, run: str) -> Iterator[None]:
-        """One of the uploads that run at once; a quarter of the places is never one run's own."""
+        """One of the uploads that run at once."""
         self._refuse_busy()
-        if self._running_of[run] >= self._limits.concurrent - self._limits.concurrent // 4:
+        if self._running_of[run] >= self.most_of_a_run:
             raise TooManyUploadsError(
                 f"{self._running_of[run]} uploads of this run run already", retry_after=1
             )

@@ -6,7 +6,7 @@ fails for one (503 with Retry-After, worth sending again); all three kinds toget
 filename; a filename that is no UTF-8, has quotes, slashes; curl's own form; plain fields; broken framing
 before and after a file (what was stored is told); no part; headers past the bound; more parts than are
 taken; not multipart (415); a large part is streamed; a large part that is refused is skipped; 1,000 small
-files; type and expires are for all; what is wrong for all (an unknown run, its uid, type, expires) is told
+files; fewer places than files; type and expires are for all; what is wrong for all (an unknown run, its uid, type, expires) is told
 before the body is read; a content coding is refused.
 """
 
@@ -299,7 +299,15 @@ def test_a_thousand_small_files_are_one_request(serve: Any) -> None:
     assert [one["name"] for one in results] == [f"f{n:04}" for n in range(1000)]
     assert {one["status"] for one in results} == {201}
     assert len(run.history()) == len(service.keys(run)) == 1000
-    assert 2 < objects.most <= 16
+    assert 2 < objects.most <= 32
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_files_of_one_request_never_take_more_places_than_there_are(serve: Any, most: int) -> None:
+    run = serve(upload_max_concurrent=most).run()
+    answer = _post(run, _form(*((f"f{n}", b"%d" % n) for n in range(100))))
+    assert answer.status_code == 201, answer.text
+    assert len(run.history()) == 100
 
 
 def test_type_and_expiry_are_for_all(run: Any) -> None:
