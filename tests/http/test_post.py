@@ -6,8 +6,8 @@ fails for one (503 with Retry-After, worth sending again); all three kinds toget
 filename; a filename that is no UTF-8, has quotes, slashes; curl's own form; plain fields; broken framing
 before and after a file (what was stored is told); no part; headers past the bound; more parts than are
 taken; not multipart (415); a large part is streamed; a large part that is refused is skipped; 1,000 small
-files; fewer places than files; type and expires are for all; what is wrong for all (an unknown run, its uid, type, expires) is told
-before the body is read; a content coding is refused.
+files; fewer places than files; type and expires are for all; what is wrong for all (an unknown run, its uid,
+type, expires) is told before the body is read; a content coding is refused.
 """
 
 import asyncio
