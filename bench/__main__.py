@@ -19,7 +19,7 @@ from bench import report
 from bench.effort import QUICK, Effort
 from bench.goals import ROWS
 from bench.measure import Figure
-from bench.rows import big, cluster, history, memory, small, start
+from bench.rows import big, cluster, history, memory, restart, small, start
 from bench.servers import Databases, Servers
 
 Row = Callable[[Servers, Effort], Iterator[Figure]]
@@ -41,6 +41,7 @@ MEASURES: dict[str, Row] = {
     "mem-slow": memory.mem_slow,
     "idle": memory.idle,
     "start": start.start,
+    "restart": restart.restart,
     "requests": cluster.requests,
     "etcd": cluster.etcd,
 }

@@ -25,7 +25,7 @@ class Goal:
 RATE, REQUESTS, FILES = "MiB/s", "requests/s", "files/s"
 CPU, MEMORY, PERCENT = "CPU-seconds/GiB", "MiB", "% of a core"
 SECONDS, MILLISECONDS = "s", "ms"
-REQUESTS_EACH, BYTES = "requests/artifact", "bytes"
+REQUESTS_EACH, BYTES, UPLOADS = "requests/artifact", "bytes", "uploads"
 
 GOALS = {
     "big-one": Goal(
@@ -124,6 +124,11 @@ GOALS = {
     ),
     "start": Goal("from the start of `offload serve` until `/readyz` answers 200", SECONDS, "at most", 2),
     "start/help": Goal("`offload --help`", SECONDS, "at most", 0.3),
+    "restart": Goal(
+        "uploads that fail for callers of our own client, or are missing afterwards, in 60 s with one "
+        "restart of `offload serve`",
+        *(UPLOADS, "at most", 0),
+    ),
     "requests/1": Goal(
         "requests to the API server for an artifact, watches aside, with 1 upload a second to one run",
         *(REQUESTS_EACH, "at most", 1.1),
