@@ -99,11 +99,15 @@ async def named_content(
     request: Request, namespace: str, run: str, name: Name, query: Annotated[VersionQuery, Query()]
 ) -> Response:
     """The bytes of the current version of a name: what was PUT can be got."""
-    name = exact_name(request, name)
-    lookups = parts_of(request).lookups
-    return await _serve(
-        request, await lookups.named(namespace, run, name, uid=query.uid, version=query.version)
-    )
+    name, parts = exact_name(request, name), parts_of(request)
+    pinned = query.uid is not None or query.version is not None
+    found = None if pinned else await parts.lookups.current(namespace, run, name)
+    if found is None:
+        browse = parts.browse
+        found = await run_in_threadpool(
+            lambda: browse.named(browse.run(namespace, run, query.uid), name, query.version)
+        )
+    return await _serve(request, found)
 
 
 async def _serve(request: Request, artifact: Artifact) -> Response:

@@ -121,10 +121,6 @@ class Browse:
         self._incarnations, self._policy, self._prefix = incarnations, policy, prefix
         self._caps, self._strict, self._public_url = caps, strict, public_url
 
-    def watches(self, namespace: str) -> bool:
-        """Whether runs of the namespace are shown."""
-        return self._incarnations.watches(namespace)
-
     def run(self, namespace: str, name: str, uid: str | None = None) -> Run:
         """The newest incarnation of a name, or the one with this uid; see `Incarnations.to_read`."""
         return self._incarnations.to_read(namespace, name, uid)

@@ -1,42 +1,41 @@
-"""Which artifact a name means: one look into the index for all that ask at the same time."""
+"""Which artifacts names mean: one look into the index for all that ask at the same time."""
 
 import asyncio
-from uuid import UUID
+from concurrent.futures import ThreadPoolExecutor
 
 from offload.domain.artifact import Artifact
 from offload.index import Index, artifacts
 from offload.index.artifacts import RunAndName
-from offload.services.browse import Browse
+from offload.services.incarnations import Incarnations
 
 LOOKS = 2
 """Looks at a time. While both are under way, those who come wait together for the next one."""
 
 
 class Lookups:
-    """Finds artifacts for readers of bytes, on one event loop.
+    """Finds current versions for readers of bytes, on one event loop.
 
-    A look of its own would cost a reader three times what is left with 32 of them: a connection, a thread
-    and its turn at Python's lock (docs/decisions/0021-looks-together.md).
+    A look of its own would cost each of many readers a thread, a connection and its turn at Python's lock:
+    more than all the rest of a small read (docs/decisions/0021-looks-together.md).
     """
 
-    def __init__(self, index: Index, browse: Browse) -> None:
-        self._index, self._browse = index, browse
+    def __init__(self, index: Index, incarnations: Incarnations) -> None:
+        self._index, self._incarnations = index, incarnations
+        self._threads = ThreadPoolExecutor(LOOKS, thread_name_prefix="look")
         self._waiting: dict[RunAndName, asyncio.Future[Artifact | None]] = {}
         self._looks: set[asyncio.Task[None]] = set()
 
-    async def named(
-        self, namespace: str, run: str, name: str, *, uid: str | None = None, version: UUID | None = None
-    ) -> Artifact:
-        """As `Browse.run` and `Browse.named`, with all that they raise."""
-        if uid is None and version is None and self._browse.watches(namespace):
-            current = await self._current((namespace, run, name))
-            if current:
-                return current
-        return await asyncio.to_thread(
-            lambda: self._browse.named(self._browse.run(namespace, run, uid), name, version)
-        )
+    async def current(self, namespace: str, run: str, name: str) -> Artifact | None:
+        """The current version of `name` in the newest incarnation that the index knows of `run`.
 
-    async def _current(self, wanted: RunAndName) -> Artifact | None:
+        None says only that there is none: whether there was one, or there is such a run, `Browse` tells.
+
+        Raises:
+            IndexUnavailableError: the index is away.
+        """
+        if not self._incarnations.watches(namespace):
+            return None
+        wanted = (namespace, run, name)
         answer = self._waiting.get(wanted)
         if answer is None:
             answer = self._waiting[wanted] = asyncio.get_running_loop().create_future()
@@ -46,11 +45,16 @@ class Lookups:
                 look.add_done_callback(self._looks.discard)
         return await asyncio.shield(answer)  # others may wait for it too
 
+    def close(self) -> None:
+        """End the threads; what hangs in one of them is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
             asked, self._waiting = self._waiting, {}
             try:
-                found = await asyncio.to_thread(self._find, list(asked))
+                found = await loop.run_in_executor(self._threads, self._find, list(asked))
             except Exception as error:  # noqa: BLE001 - it is told to all who asked
                 for answer in asked.values():
                     answer.set_exception(error)

@@ -96,6 +96,7 @@ async def _serving(settings: Settings, open_store: Callable[[Settings], Objects]
         stack.callback(readiness.close)
         parts = _parts(settings, index, objects, cluster, recorder, readiness)
         stack.callback(parts.ingest.close)
+        stack.callback(parts.lookups.close)
         grace = settings.shutdown_grace.total_seconds()
         call_on_terminate(
             parts.ingest.end_sources,
@@ -168,7 +169,7 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     return Parts(
         ingest=ingest,
         browse=browse,
-        lookups=Lookups(index, browse),
+        lookups=Lookups(index, incarnations),
         objects=objects,
         redirects=settings.s3_public_endpoint_url is not None,
         downloads=asyncio.Semaphore(settings.download_max_concurrent),

@@ -15,7 +15,9 @@ time share a look into the index, and its failure.
 import asyncio
 import hashlib
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,11 +27,11 @@ import pytest
 
 from offload.domain.artifact import State
 from offload.domain.digests import format_digest
-from offload.errors import ArtifactNotFoundError, IndexUnavailableError, StoreUnavailableError
+from offload.errors import IndexUnavailableError, RunNotFoundError, StoreUnavailableError
 from offload.http import shortcut
 from offload.index import artifacts, sweeping
 from offload.objects.memory import MemoryObjects
-from offload.services.lookups import Lookups
+from offload.services.incarnations import Incarnations
 
 NAMESPACE = "agents"
 MIB = 2**20
@@ -189,11 +191,11 @@ def test_readers_who_wait_at_the_same_time_share_a_look_into_the_index(
         return currents(tx, names)
 
     async def read() -> list[Any]:
-        lookups = Lookups(service.index, service.parts.browse)
-        readers = [lookups.named(NAMESPACE, run.name, name) for name in (*ids, "a", "never")]
-        leaving = asyncio.create_task(lookups.named(NAMESPACE, run.name, "a"))
+        lookups = service.parts.lookups
+        readers = [lookups.current(NAMESPACE, run.name, name) for name in (*ids, "a", "never")]
+        leaving = asyncio.create_task(lookups.current(NAMESPACE, run.name, "a"))
         asyncio.get_running_loop().call_soon(leaving.cancel)
-        found = await asyncio.gather(*readers, return_exceptions=True)
+        found = await asyncio.gather(*readers)
         assert leaving.cancelled()
         return found
 
@@ -201,8 +203,35 @@ def test_readers_who_wait_at_the_same_time_share_a_look_into_the_index(
     monkeypatch.setattr(artifacts, "currents", look)
     *found, never = asyncio.run(read())
     assert [str(artifact.id) for artifact in found] == [*ids.values(), ids["a"]]
-    assert isinstance(never, ArtifactNotFoundError)
+    assert never is None
     assert looks == [["a", "b", "c", "never"]]
+
+
+def test_readers_of_unknown_runs_hold_up_no_others_while_the_api_server_hangs(
+    service: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.stored("known")
+    asked, answers = threading.Semaphore(0), threading.Event()
+
+    def hang(*_: Any) -> Any:
+        asked.release()
+        answers.wait(20)
+        raise RunNotFoundError
+
+    def read(number: int) -> int:
+        url = f"/v1/namespaces/agents/agentruns/unknown-{number}/artifacts/x"
+        status: int = service.http.get(url).status_code
+        return status
+
+    monkeypatch.setattr(Incarnations, "ask", hang)
+    with ThreadPoolExecutor(12) as threads:
+        unknown = [threads.submit(read, number) for number in range(12)]
+        try:
+            assert all(asked.acquire(timeout=5) for _ in unknown)
+            assert run.http.get(run.at("known"), timeout=5).status_code == 200
+        finally:
+            answers.set()
+        assert {one.result() for one in unknown} == {404}
 
 
 def test_an_index_that_is_away_is_told_to_all_who_wait_together(
@@ -212,8 +241,7 @@ def test_an_index_that_is_away_is_told_to_all_who_wait_together(
         raise IndexUnavailableError
 
     async def read() -> list[Any]:
-        lookups = Lookups(service.index, service.parts.browse)
-        readers = [lookups.named(NAMESPACE, run.name, name) for name in "ab"]
+        readers = [service.parts.lookups.current(NAMESPACE, run.name, name) for name in "ab"]
         return await asyncio.gather(*readers, return_exceptions=True)
 
     monkeypatch.setattr(artifacts, "currents", fail)
