@@ -49,10 +49,8 @@ NOTES: dict[str, str] = {
     "0.4 ms, or in 0.2 to 0.3 ms in its binary format, which would gain 5 %), finding the run 0.3 ms, "
     "their expiry 0.1 ms, the answer's models and JSON 0.4 ms; the remainder is the framework, a change "
     "of thread and the log.",
-    "mem-slow/others": "500 senders are 500 chunks a second, each of them a turn of the event loop that the "
-    "others wait for. The pairs lie far apart; on another machine the ratio was 0.93.",
-    "idle/cpu": "0.5 to 0.7 % in three stretches, near the resolution of the system's clock: what is left is "
-    "the waiting for wake-ups with a look every second, probes of the parts, and the watch.",
+    "mem-slow/others": "not profiled yet. The pairs lie far apart; on another machine the ratio was 0.93.",
+    "idle/cpu": "not profiled yet; 0.5 to 0.7 % in three stretches.",
     "visible/full-lists/p50": _LISTS,
     "visible/full-lists/p99": "as for half of them.",
 }
