@@ -280,7 +280,8 @@ _LOCK_NUMBER = sa.text("SELECT pg_advisory_xact_lock(:number)")
 
 def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
     if sqlite3.sqlite_version_info < SQLITE_OLDEST:
-        raise ConfigError(f"this Python brings SQLite {sqlite3.sqlite_version}; 3.35 or newer is needed")
+        oldest = ".".join(map(str, SQLITE_OLDEST))
+        raise ConfigError(f"this Python brings SQLite {sqlite3.sqlite_version}; {oldest} or newer is needed")
 
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's

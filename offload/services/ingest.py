@@ -6,10 +6,8 @@ is committed; what a crash leaves between the two has no row, and the orphan cle
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -39,23 +37,20 @@ from offload.errors import (
     NameExistsError,
     OffloadError,
     RunChangedError,
-    ShuttingDownError,
-    TooManyUploadsError,
-    UploadTimedOutError,
     UploadTooLargeError,
 )
 from offload.index import Index, artifacts
 from offload.index.recorder import Recorded, Recorder
 from offload.objects.interface import Objects
+from offload.services.admission import Admission
 from offload.services.budget import ByteBudget
 from offload.services.incarnations import Incarnations
 from offload.services.pieces import PIECE, Hashing, joined, start_of
+from offload.services.senders import Senders
 
 RUN_CACHE_SECONDS = 2.0
 _RUN_CACHE_ENTRIES = 10_000
 _ASKS_WAITING = 64
-SLOW_SECONDS = 60.0
-"""How long a sender that holds a window may be waited for before its rate is looked at."""
 
 _RunKey = tuple[str, str, str | None]
 
@@ -138,16 +133,13 @@ class Ingest:
         self._askers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="ask")
         self._asking: dict[_RunKey, asyncio.Future[Run]] = {}
         self._known_runs: dict[_RunKey, tuple[float, Run]] = {}
-        self._deadlines: set[asyncio.Timeout] = set()
-        self._running, self._running_of = 0, Counter[str]()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._stopping = False
+        self._admission = Admission(limits.concurrent)
+        self._senders = Senders(stall_seconds=limits.stall.total_seconds(), min_rate=limits.min_rate)
 
     @property
     def most_of_a_run(self) -> int:
-        """Uploads that one run may have running: a quarter of the places is for others."""
-        return self._limits.concurrent - self._limits.concurrent // 4
+        """Uploads that one run may have running at once."""
+        return self._admission.most_of_a_run
 
     async def expect(self, upload: Upload) -> None:
         """Refuse now what would be refused of every file that comes as `upload`, whatever its name.
@@ -155,7 +147,7 @@ class Ingest:
         Raises:
             OffloadError: as `put` does.
         """
-        self._refuse_busy()
+        self._admission.check()
         if upload.type is not None:
             check_type(upload.type)
         if upload.expires is not None:
@@ -168,7 +160,7 @@ class Ingest:
         When this returns, the bytes and their row are durable. When it raises, nothing of the upload can be
         seen, and what could not be cleaned up is the orphan cleaner's.
         """
-        with self._slot(f"{upload.namespace}/{upload.run}"):
+        with self._admission.place(f"{upload.namespace}/{upload.run}"):
             described = await self._describe(upload)
             known = await self._answer_before_body(described)
             recorded = Recorded(known, created=False) if known else await self._take(described, body)
@@ -176,58 +168,23 @@ class Ingest:
             expires_at = retention.expiry(artifact, described.run, self._policy)
             return Ingested(artifact, recorded.created, expires_at)
 
-    async def steady(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    def steady(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """`body`, ended by an error where it stalls or the process is shutting down."""
-        while (chunk := await self._next(body)) is not None:
-            yield chunk
+        return self._senders.steady(body)
 
     def end_sources(self) -> None:
         """End all bodies that are still being read: their uploads answer 503 and leave nothing behind."""
-        self._stopping = True
-        now = asyncio.get_running_loop().time()
-        for deadline in self._deadlines:
-            if not deadline.expired():
-                deadline.reschedule(now)
+        self._admission.close()
+        self._senders.end()
 
     async def settled(self, within: float) -> None:
         """Return once no upload runs any more, at the latest after `within` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._idle.wait()
+        await self._admission.settled(within)
 
     def close(self) -> None:
         """End the threads; what hangs in one of them is not waited for."""
         for threads in (self._threads, self._askers):
             threads.shutdown(wait=False, cancel_futures=True)
-
-    @contextmanager
-    def _slot(self, run: str) -> Iterator[None]:
-        """One of the uploads that run at once."""
-        self._refuse_busy()
-        if self._running_of[run] >= self.most_of_a_run:
-            raise TooManyUploadsError(
-                f"{self._running_of[run]} uploads of this run run already", retry_after=1
-            )
-        self._running += 1
-        self._running_of[run] += 1
-        self._idle.clear()
-        metrics.UPLOADS_RUNNING.inc()
-        try:
-            yield
-        finally:
-            metrics.UPLOADS_RUNNING.dec()
-            self._running -= 1
-            self._running_of[run] -= 1
-            if not self._running_of[run]:
-                del self._running_of[run]
-            if not self._running:
-                self._idle.set()
-
-    def _refuse_busy(self) -> None:
-        if self._stopping:
-            raise ShuttingDownError
-        if self._running >= self._limits.concurrent:
-            raise TooManyUploadsError(f"{self._running} uploads run already", retry_after=1)
 
     async def _describe(self, upload: Upload) -> _Described:
         """Check every word that came with the body; the body itself was not looked at yet."""
@@ -297,7 +254,7 @@ class Ingest:
             return await self._store(described, joined(first, None), len(first))
         size_bytes = described.upload.size_bytes
         async with self._budget.reserve(self._objects.window(size_bytes) + PIECE, described.run.uid):
-            return await self._store(described, joined(first, self._paced(rest)), size_bytes)
+            return await self._store(described, joined(first, self._senders.paced(rest)), size_bytes)
 
     async def _bounded(self, upload: Upload, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The body, ended by an error where it grows too large or has not the length it claims."""
@@ -311,45 +268,6 @@ class Ingest:
             yield chunk
         if upload.size_bytes is not None and size != upload.size_bytes:
             raise LengthMismatchError(f"Content-Length says {upload.size_bytes} bytes; {size} came")
-
-    async def _paced(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The body, ended by an error where its sender is too slow for the window that it holds.
-
-        Only the time that the sender is waited for counts: the store may be as slow as it is.
-        """
-        clock = asyncio.get_running_loop().time
-        waited, size = 0.0, 0
-        while True:
-            asked = clock()
-            chunk = await anext(body, None)
-            if chunk is None:
-                return
-            waited, size = waited + clock() - asked, size + len(chunk)
-            if waited >= SLOW_SECONDS:
-                least = self._limits.min_rate
-                if size < least * waited:
-                    raise UploadTimedOutError(
-                        f"{size} bytes came in {waited:.0f} s; {format_size(least)} a second is least"
-                    )
-                waited, size = 0.0, 0
-            yield chunk
-
-    async def _next(self, body: AsyncIterator[bytes]) -> bytes | None:
-        if self._stopping:
-            raise ShuttingDownError
-        try:
-            async with asyncio.timeout(self._limits.stall.total_seconds()) as deadline:
-                self._deadlines.add(deadline)
-                try:
-                    return await anext(body, None)
-                finally:
-                    self._deadlines.discard(deadline)
-        except TimeoutError as error:
-            if self._stopping:
-                raise ShuttingDownError from error
-            raise UploadTimedOutError(
-                f"no byte came for {self._limits.stall.total_seconds():.0f} s"
-            ) from error
 
     async def _store(
         self, described: _Described, pieces: AsyncIterator[bytes], size_bytes: int | None

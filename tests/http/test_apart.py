@@ -206,5 +206,5 @@ def _ask(service: Any, method: str, path: str) -> httpx.Response:
 
 
 def _running(service: Any) -> int:
-    running: int = service.parts.ingest._running
+    running: int = service.parts.ingest._admission._running
     return running

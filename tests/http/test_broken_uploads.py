@@ -22,7 +22,7 @@ import pytest
 from offload import metrics
 from offload.errors import StoreUnavailableError
 from offload.objects.memory import MemoryObjects
-from offload.services import ingest
+from offload.services import senders
 
 MIB = 2**20
 
@@ -62,7 +62,7 @@ def test_a_sender_is_as_fast_as_the_window_that_it_holds_asks(
     at_first: int,
     status: int,
 ) -> None:
-    monkeypatch.setattr(ingest, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(senders, "SLOW_SECONDS", 0.3)
     service = serve(upload_min_rate=2000)
     run = service.run()
     drips, ended = 20, False
@@ -82,7 +82,7 @@ def test_a_sender_is_as_fast_as_the_window_that_it_holds_asks(
 
 
 def test_a_slow_store_is_no_slow_sender(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(senders, "SLOW_SECONDS", 0.2)
 
     class Sluggish(MemoryObjects):
         async def put(self, key: str, source: Any, **arguments: Any) -> Any:
@@ -210,7 +210,7 @@ def test_shut_down_ends_bodies_that_are_being_read(serve: Any, read_answer: Call
             )
         )
         ingest = service.parts.ingest
-        _eventually(lambda: len(ingest._deadlines) == 2)
+        _eventually(lambda: len(ingest._senders._deadlines) == 2)
         loop = next(iter(service.server.servers)).get_loop()
         loop.call_soon_threadsafe(ingest.end_sources)
         for connection, method in ((put, "PUT"), (post, "POST")):
@@ -227,7 +227,7 @@ def test_one_upload_more_than_are_taken_is_503(serve: Any, read_answer: Callable
     with service.connect() as one, service.connect() as two:
         for connection in (one, two):
             connection.sendall(service.request("PUT", run.at("x"), "Content-Length: 5") + b"abc")
-        _eventually(lambda: service.parts.ingest._running == 2)
+        _eventually(lambda: service.parts.ingest._admission._running == 2)
         refused = run.put("z")
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         assert refused.json()["type"] == "urn:offload:problem:too-many-uploads"
@@ -244,11 +244,11 @@ def test_one_run_does_not_take_all_places(serve: Any) -> None:
     with service.connect() as one, service.connect() as two, service.connect() as three:
         for connection in (one, two, three):
             connection.sendall(service.request("PUT", run.at("x"), "Content-Length: 5") + b"abc")
-        _eventually(lambda: service.parts.ingest._running == 3)
+        _eventually(lambda: service.parts.ingest._admission._running == 3)
         refused = run.put("z")
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         assert other.put("z").status_code == 201
-    _eventually(lambda: service.parts.ingest._running == 0)
+    _eventually(lambda: service.parts.ingest._admission._running == 0)
     assert run.put("z").status_code == 201
 
 
@@ -260,8 +260,6 @@ class Slow(MemoryObjects):
         self.held, self.most = 0, 0
 
     async def put(self, key: str, source: Any, *, size_bytes: int | None, **arguments: Any) -> Any:
-        import asyncio  # noqa: PLC0415 - one use
-
         window = self.window(size_bytes)
         self.held += window
         self.most = max(self.most, self.held)
