@@ -8,7 +8,7 @@ import psutil
 
 from bench import load
 from bench.effort import GIB, MIB, Effort
-from bench.measure import Figure, alone, compared
+from bench.measure import Figure, alone, compared, in_turn
 from bench.rows.small import put
 from bench.servers import Servers, artifacts_url, create_runs
 from bench.slow import SlowSenders
@@ -40,22 +40,35 @@ def mem_many(servers: Servers, effort: Effort) -> Iterator[Figure]:
 
 
 def mem_slow(servers: Servers, effort: Effort) -> Iterator[Figure]:
-    seconds, count = effort.time(SLOW_SECONDS), effort.count(SLOW_SENDERS)
     site, serve, names = _site(servers, 32)
-    urls = [f"{artifacts_url(site, names[number % len(names)])}/slow-{number}" for number in range(count)]
-    before = [put(site, f"before-{n}", 8, effort.seconds).rate for n in range(effort.pairs + 1)][1:]
-    during: list[float] = []
-    slow = SlowSenders(urls, seconds)
+    count = effort.count(SLOW_SENDERS)
+
+    def slowly(word: str, seconds: float) -> SlowSenders:
+        urls = [f"{artifacts_url(site, names[n % len(names)])}/{word}-{n}" for n in range(count)]
+        return SlowSenders(urls, seconds)
+
+    def beside_them(word: str) -> float:
+        slow = slowly(word, effort.seconds + 1)
+        slow.start()
+        rate = put(site, word, 8, effort.seconds).rate
+        slow.wait()
+        return rate
+
+    slow = slowly("slow", effort.time(SLOW_SECONDS))
 
     def send() -> None:
         slow.start()
-        during.extend(put(site, f"during-{n}", 8, effort.seconds).rate for n in range(effort.pairs))
+        put(site, "beside", 8, effort.seconds)
         slow.wait()
 
     peak = _above_rest(site, serve, send)
-    config = {"senders": count, "bytes_a_second": 1024, "seconds": seconds, "answers": slow.answers}
-    yield alone("mem-slow", [peak], **config)
-    yield compared("mem-slow/others", during, before, "the same without them", senders=count, connections=8)
+    config = {"senders": count, "bytes_a_second": 1024, "seconds": effort.time(SLOW_SECONDS)}
+    yield alone("mem-slow", [peak], answers=slow.answers, **config)
+    rates = in_turn(
+        {"with": beside_them, "without": lambda word: put(site, word, 8, effort.seconds).rate}, effort.pairs
+    )
+    others = "the same without them"
+    yield compared("mem-slow/others", rates["with"], rates["without"], others, senders=count, connections=8)
     holding = SlowSenders([f"{artifacts_url(site, names[0])}/held"], effort.time(120), ahead=MIB, length=GIB)
     holding.start()
     holding.wait(until_answered=True)

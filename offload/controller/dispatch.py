@@ -62,15 +62,16 @@ class Dispatcher:
         with ThreadPoolExecutor(self._workers, thread_name_prefix="publish") as pool:
             running: dict[Future[None], Run] = {}
             while not stop.wait(max(0.0, self._claimed_at + GATHER_SECONDS - time.monotonic())):
-                self._gauge()
                 running = {future: run for future, run in running.items() if not future.done()}
                 self._renew(running.values())
                 if self._schema.problem:
+                    self._gauge()
                     stop.wait(LOOK_SECONDS)
                     continue
                 free = self._workers - len(running)
                 claimed = self._claim(running.values())
                 running |= {pool.submit(self._publish, run): run for run in claimed or ()}
+                self._gauge()
                 if free <= 0:
                     wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
                 elif claimed is None:

@@ -1,6 +1,7 @@
 """Jobs that one process at a time does, and periodic ones that are due."""
 
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,13 +12,9 @@ from offload.index.schema import leases
 
 def acquire(tx: sa.Connection, name: str, *, holder: str, lease: timedelta) -> bool:
     """Take or renew the lease `name`; False while another holder's is alive."""
-    now = clock.now(tx)
-    _add(tx, name)
-    free = leases.c.holder.is_(None) | (leases.c.holder == holder) | (leases.c.held_until <= now)
-    taken = tx.execute(
-        sa.update(leases).where(leases.c.name == name, free).values(holder=holder, held_until=now + lease)
-    )
-    return taken.rowcount == 1
+    until = clock.moment(sa.literal(lease.total_seconds()))
+    free = leases.c.holder.is_(None) | (leases.c.holder == holder) | (leases.c.held_until <= _NOW)
+    return _put(tx, name, free, holder=holder, held_until=until)
 
 
 def release(tx: sa.Connection, name: str, *, holder: str) -> None:
@@ -33,17 +30,21 @@ def due(tx: sa.Connection, name: str, *, every: timedelta) -> bool:
 
 def due_in(tx: sa.Connection, name: str, *, every: timedelta) -> timedelta:
     """How long until the job `name` is due; not above zero where it is."""
-    last = tx.execute(sa.select(leases.c.done_at).where(leases.c.name == name)).scalar_one_or_none()
-    return timedelta(0) if last is None else last + every - clock.now(tx)
+    asked = sa.select(leases.c.done_at, _NOW).where(leases.c.name == name)
+    last, now = tx.execute(asked).one_or_none() or (None, None)
+    return timedelta(0) if last is None else last + every - now
 
 
 def done(tx: sa.Connection, name: str) -> None:
     """Say that the job `name` ended now."""
-    _add(tx, name)
-    tx.execute(sa.update(leases).where(leases.c.name == name).values(done_at=clock.now(tx)))
+    _put(tx, name, sa.true(), done_at=_NOW)
 
 
-def _add(tx: sa.Connection, name: str) -> None:
-    tx.execute(
-        engines_of(tx).insert(leases).on_conflict_do_nothing(index_elements=[leases.c.name]), {"name": name}
-    )
+_NOW = clock.moment(sa.literal(0.0))
+
+
+def _put(tx: sa.Connection, name: str, where: sa.ColumnElement[bool], **values: Any) -> bool:
+    """Write `values` into the row `name`, which is made where there is none; whether `where` let it."""
+    insert = engines_of(tx).insert(leases).values(name=name, **values)
+    put = insert.on_conflict_do_update(index_elements=[leases.c.name], set_=values, where=where)
+    return tx.execute(put.returning(leases.c.name)).one_or_none() is not None
