@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from offload import errors
@@ -113,7 +114,8 @@ def list_runs(
     page = found[: query.limit]
     more = len(found) > query.limit
     place: list[str | int] = [format_time(page[-1].created_at), page[-1].uid] if more else []
-    next_url = _next_url(request, response, query, list_id, place)
+    next_url = _next_url(request, query, list_id, place)
+    response.headers.update(_link(next_url))
     return RunPage(items=[run_out(request, run) for run in page], next=next_url)
 
 
@@ -149,10 +151,14 @@ def explain_run(
     responses=described(errors.RunNotFoundError, errors.RunUidMismatchError, errors.InvalidCursorError),
 )
 @needs(Permission.READ, over="run")
-def list_artifacts(
-    request: Request, response: Response, namespace: str, run: str, query: Annotated[HistoryQuery, Query()]
+async def list_artifacts(
+    request: Request, namespace: str, run: str, query: Annotated[HistoryQuery, Query()]
 ) -> Response:
     """Everything a run ever produced, with its fate."""
+    return await run_in_threadpool(_artifacts, request, namespace, run, query)
+
+
+def _artifacts(request: Request, namespace: str, run: str, query: HistoryQuery) -> Response:
     browse = parts_of(request).browse
     known = browse.run(namespace, run, query.uid)
     # Bound to the incarnation: pages of a list never change over to a run that took the name meanwhile.
@@ -170,13 +176,11 @@ def list_artifacts(
     found = browse.history(known, filters, order=query.order, after=after, limit=query.limit + 1)
     page = found[: query.limit]
     more = len(found) > query.limit
-    next_url = _next_url(
-        request, response, query, list_id, [page[-1].artifact.seq] if more else [], uid=known.uid
-    )
+    next_url = _next_url(request, query, list_id, [page[-1].artifact.seq] if more else [], uid=known.uid)
     answer = page_out(request, known, page, next_url)
     # Written here and not by the framework, which would look at each of its fields again.
     return Response(
-        answer.model_dump_json(by_alias=True), media_type="application/json", headers=dict(response.headers)
+        answer.model_dump_json(by_alias=True), media_type="application/json", headers=_link(next_url)
     )
 
 
@@ -236,13 +240,8 @@ def _list_id(request: Request, query: BaseModel) -> str:
     return f"{request.url.path}?{urlencode(sorted(filters.items()))}"
 
 
-def _next_url(  # noqa: PLR0913, PLR0917 - the page's request and answer, and its place
-    request: Request,
-    response: Response,
-    query: BaseModel,
-    list_id: str,
-    place: list[str | int],
-    uid: str | None = None,
+def _next_url(
+    request: Request, query: BaseModel, list_id: str, place: list[str | int], uid: str | None = None
 ) -> str | None:
     if not place:
         return None
@@ -250,6 +249,8 @@ def _next_url(  # noqa: PLR0913, PLR0917 - the page's request and answer, and it
     again["cursor"] = cursors.encode(list_id, place)
     if uid is not None:
         again["uid"] = uid
-    url = f"{base_url(request)}{request.url.path}?{urlencode(again)}"
-    response.headers["Link"] = f'<{url}>; rel="next"'
-    return url
+    return f"{base_url(request)}{request.url.path}?{urlencode(again)}"
+
+
+def _link(next_url: str | None) -> dict[str, str]:
+    return {"Link": f'<{next_url}>; rel="next"'} if next_url else {}

@@ -31,6 +31,7 @@ from offload.cluster.standin.server import StandIn
 from offload.domain.access import Permission
 from offload.domain.artifact import Location
 from offload.http.parts import Parts
+from offload.http.shortcut import Shortcut
 from offload.index import Index, migrate
 from offload.objects.interface import ObjectInfo, Objects, OpenUpload
 from offload.objects.memory import MemoryObjects
@@ -386,3 +387,13 @@ def _without(database: Path, table: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def without() -> Callable[[Path, str], contextlib.AbstractContextManager[None]]:
     return _without
+
+
+@pytest.fixture
+def take_the_long_way(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Has requests go through the framework from then on, past the shortcut."""
+
+    async def go_on(self: Any, *request: Any) -> None:
+        await self._app(*request)
+
+    return lambda: monkeypatch.setattr(Shortcut, "__call__", go_on)

@@ -6,10 +6,12 @@ filters and order stay in `next`; a cursor of another list, of other filters, of
 list, or forged with places that no database takes (400); unknown and malformed query parameters; the list of
 runs with its filters and pages; a run's resource (counts, labels, agent, phase, publish state); before and
 after it is deleted; an explanation (not yet published, superseded, expired, run deleted,
-unusable schema); one artifact by id
-(GET, HEAD); DELETE (history stays, asked twice, counts); links behind a proxy and by the setting.
+unusable schema); one artifact by id (GET, HEAD); DELETE (history stays, asked twice, counts); links behind a
+proxy and by the setting; the shortcut answers as the framework does.
 """
 
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -367,3 +369,37 @@ def _namespace(service: Any) -> str:
 
 def _assert_bad_cursor(answer: Any) -> None:
     assert (answer.status_code, answer.json()["type"]) == (400, "urn:offload:problem:invalid-cursor")
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("", {}),
+        ("?limit=2", {}),
+        ("?limit=2&order=oldest&type=log&name=*.log&state=stored", {}),
+        ("?since=2020-01-01T00:00:00Z&until=2999-01-01T00:00:00%2B01:00", {}),
+        ("?type=log&type=file", {}),
+        ("?limit=", {}),
+        ("?limit=0", {}),
+        ("?since=yesterday", {}),
+        ("?state=none", {}),
+        ("?cursor=bm90IG9uZQ", {}),
+        ("?uid=another", {}),
+        ("?unknown=1", {}),
+        ("", {"Authorization": "Bearer wrong"}),
+    ],
+)
+def test_the_shortcut_answers_as_the_framework_does(
+    full: Any, take_the_long_way: Callable[[], None], query: str, headers: dict[str, str]
+) -> None:
+    """The same request both ways; only its own id and time differ."""
+
+    def answer() -> tuple[Any, ...]:
+        answered = full.http.get(f"{full.artifacts}{query}", headers=headers)
+        told = re.sub(r'"[0-9a-f]{16}"', "-", answered.text)
+        differ = {"date", "x-request-id"}
+        return answered.status_code, told, {k: v for k, v in answered.headers.items() if k not in differ}
+
+    short = answer()
+    take_the_long_way()
+    assert short == answer()
