@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     upload_memory: Size = Field(
         256 * 2**20,
         ge=16 * 2**20,
-        description="Bytes of bodies one process holds at most; past it, senders wait.",
+        description="Bytes of bodies one process holds at most; past it, senders wait, for 30 s at most.",
     )
     upload_max_size: Size = Field(50 * 2**30, description="Bytes of one artifact at most.")
     upload_max_concurrent: int = Field(
@@ -173,7 +173,8 @@ class Settings(BaseSettings):
     )
     upload_min_rate: Size = Field(
         16 * 2**10,
-        description="Bytes a second that a sender that holds a window must keep up; 408 after 60 s. 0: any.",
+        description="Bytes a second that a sender that holds a window must keep up; 408 after 60 s, or 10 s "
+        "while others wait for memory. 0: any.",
     )
     shutdown_grace: Duration = Field(
         timedelta(seconds=25),

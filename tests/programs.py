@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,7 +188,7 @@ class Stage:
         items = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
         return [one for one in items if one["involvedObject"]["name"] == name]
 
-    def put(self, run: str, name: str, body: bytes, **params: str) -> httpx.Response:
+    def put(self, run: str, name: str, body: bytes | Iterator[bytes], **params: str) -> httpx.Response:
         """One PUT, without retries."""
         return httpx.put(
             f"{self.url}/v1/namespaces/{self.namespace}/agentruns/{run}/artifacts/{name}",

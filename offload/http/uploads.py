@@ -182,7 +182,15 @@ async def post_artifacts(
     """Store several files in one round trip: each part is an artifact, named by its `filename`."""
     _refuse_coding(request.headers)
     each = Upload(namespace, run, name="", uid=query.uid, type=query.type, expires=query.expires)
-    await parts_of(request).ingest.expect(each)
+    async with parts_of(request).ingest.expect(each):
+        results = await _send_all(request, each)
+    return JSONResponse(
+        UploadResults(results=results).model_dump(mode="json", by_alias=True), *_whole(results)
+    )
+
+
+async def _send_all(request: Request, each: Upload) -> list[UploadResult]:
+    """What became of each file; raises what is wrong with the body where it is wrong from the start."""
     sending = _Sending(request, each)
     broken = None
     try:
@@ -197,9 +205,7 @@ async def post_artifacts(
         raise broken
     if broken:  # the files before it are stored: their sender is told so
         results.append(_refused(request, None, broken))
-    return JSONResponse(
-        UploadResults(results=results).model_dump(mode="json", by_alias=True), *_whole(results)
-    )
+    return results
 
 
 class _Sending:

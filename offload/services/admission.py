@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from offload import metrics
 from offload.errors import ShuttingDownError, TooManyUploadsError
 
 
@@ -25,7 +24,7 @@ class Admission:
         return self._places - self._places // 4
 
     def check(self) -> None:
-        """Raise `ShuttingDownError` or `TooManyUploadsError` where no upload could begin now."""
+        """Raise `ShuttingDownError` or `TooManyUploadsError` where nobody could begin now."""
         if self._closed:
             raise ShuttingDownError
         if self._running >= self._places:
@@ -33,20 +32,23 @@ class Admission:
 
     @contextmanager
     def place(self, run: str) -> Iterator[None]:
-        """One of the places, for an upload of `run`; raises as `check` does."""
+        """One of the places, for an upload of `run`; raises as `check` does.
+
+        While fewer than a quarter are free, a run may have no more than an equal share of all.
+        """
         self.check()
-        if self._running_of[run] >= self.most_of_a_run:
+        runs = len(self._running_of) + (run not in self._running_of)
+        scarce = self._running > self.most_of_a_run
+        if self._running_of[run] >= (self._places // runs if scarce else self.most_of_a_run):
             raise TooManyUploadsError(
                 f"{self._running_of[run]} uploads of this run run already", retry_after=1
             )
         self._running += 1
         self._running_of[run] += 1
         self._idle.clear()
-        metrics.UPLOADS_RUNNING.inc()
         try:
             yield
         finally:
-            metrics.UPLOADS_RUNNING.dec()
             self._running -= 1
             self._running_of[run] -= 1
             if not self._running_of[run]:

@@ -21,6 +21,11 @@ class ByteBudget:
         self._waiting: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}
         metrics.BUDGET.set(total)
 
+    @property
+    def pressed(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiting)
+
     @asynccontextmanager
     async def reserve(self, size: int, run: str = "") -> AsyncIterator[None]:
         """Hold `size` bytes of the budget; more than the total counts as all.

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -39,7 +40,7 @@ from offload.errors import (
     RunChangedError,
     UploadTooLargeError,
 )
-from offload.index import Index, artifacts
+from offload.index import Index, artifacts, runs
 from offload.index.recorder import Recorded, Recorder
 from offload.objects.interface import Objects
 from offload.services.admission import Admission
@@ -134,6 +135,8 @@ class Ingest:
         self._asking: dict[_RunKey, asyncio.Future[Run]] = {}
         self._known_runs: dict[_RunKey, tuple[float, Run]] = {}
         self._admission = Admission(limits.concurrent)
+        # Apart, since one that waits for a place of its files would hold one that they need.
+        self._requests = Admission(limits.concurrent)
         self._senders = Senders(stall_seconds=limits.stall.total_seconds(), min_rate=limits.min_rate)
 
     @property
@@ -141,18 +144,23 @@ class Ingest:
         """Uploads that one run may have running at once."""
         return self._admission.most_of_a_run
 
-    async def expect(self, upload: Upload) -> None:
-        """Refuse now what would be refused of every file that comes as `upload`, whatever its name.
+    @asynccontextmanager
+    async def expect(self, upload: Upload) -> AsyncIterator[None]:
+        """A place for a request that brings several files; each is then an upload by itself.
+
+        What would be refused of every file that comes as `upload`, whatever its name, is refused now.
 
         Raises:
             OffloadError: as `put` does.
         """
-        self._admission.check()
-        if upload.type is not None:
-            check_type(upload.type)
-        if upload.expires is not None:
-            parse_expires(upload.expires, datetime.now(UTC))
-        await self._run(upload)
+        with self._requests.place(f"{upload.namespace}/{upload.run}"):
+            self._admission.check()
+            if upload.type is not None:
+                check_type(upload.type)
+            if upload.expires is not None:
+                parse_expires(upload.expires, datetime.now(UTC))
+            await self._run(upload)
+            yield
 
     async def put(self, upload: Upload, body: AsyncIterator[bytes]) -> Ingested:
         """Store `body`, a `steady` one, and record it; what the current version has is not stored twice.
@@ -160,7 +168,8 @@ class Ingest:
         When this returns, the bytes and their row are durable. When it raises, nothing of the upload can be
         seen, and what could not be cleaned up is the orphan cleaner's.
         """
-        with self._admission.place(f"{upload.namespace}/{upload.run}"):
+        place = self._admission.place(f"{upload.namespace}/{upload.run}")
+        with place, metrics.UPLOADS_RUNNING.track_inprogress():
             described = await self._describe(upload)
             known = await self._answer_before_body(described)
             recorded = Recorded(known, created=False) if known else await self._take(described, body)
@@ -174,6 +183,7 @@ class Ingest:
 
     def end_sources(self) -> None:
         """End all bodies that are still being read: their uploads answer 503 and leave nothing behind."""
+        self._requests.close()
         self._admission.close()
         self._senders.end()
 
@@ -236,16 +246,25 @@ class Ingest:
         sha256 = (upload.digests or {}).get("sha-256")
         if sha256 is None and not upload.only_new_name:
             return None
-        current = await self._in_thread(self._current, described.run.uid, upload.name)
+        try:
+            current = await self._in_thread(self._current, upload, described.run)
+        except RunChangedError:
+            self._known_runs.clear()
+            raise
         if current is None:
             return None
         if upload.only_new_name:
             raise NameExistsError(f"{upload.name!r} has a current version, {current.id}")
         return current if current.sha256 == sha256 else None
 
-    def _current(self, run_uid: str, name: str) -> Artifact | None:
+    def _current(self, upload: Upload, run: Run) -> Artifact | None:
         with self._index.read() as tx:
-            return artifacts.current(tx, run_uid, name)
+            if upload.uid is None:
+                # It may have been deleted or created again since it was found: see `RUN_CACHE_SECONDS`.
+                newest = runs.find(tx, run.namespace, run.name)
+                if newest is None or newest.uid != run.uid or newest.deleted_at:
+                    raise RunChangedError
+            return artifacts.current(tx, run.uid, upload.name)
 
     async def _take(self, described: _Described, body: AsyncIterator[bytes]) -> Recorded:
         first, rest = await start_of(self._bounded(described.upload, body))
@@ -253,8 +272,10 @@ class Ingest:
             # It holds no more than an upload may without a reservation: small bodies wait for no large one.
             return await self._store(described, joined(first, None), len(first))
         size_bytes = described.upload.size_bytes
-        async with self._budget.reserve(self._objects.window(size_bytes) + PIECE, described.run.uid):
-            return await self._store(described, joined(first, self._senders.paced(rest)), size_bytes)
+        piece = PIECE if size_bytes is None else min(PIECE, size_bytes)
+        async with self._budget.reserve(self._objects.window(size_bytes) + piece, described.run.uid):
+            paced = self._senders.paced(rest, pressed=lambda: self._budget.pressed)
+            return await self._store(described, joined(first, paced), size_bytes)
 
     async def _bounded(self, upload: Upload, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The body, ended by an error where it grows too large or has not the length it claims."""

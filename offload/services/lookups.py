@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from offload.domain.artifact import Artifact
 from offload.index import Index, artifacts
@@ -40,9 +41,7 @@ class Lookups:
         if answer is None:
             answer = self._waiting[wanted] = asyncio.get_running_loop().create_future()
             if len(self._looks) < LOOKS:
-                look = asyncio.create_task(self._look())
-                self._looks.add(look)
-                look.add_done_callback(self._looks.discard)
+                self._looks.add(asyncio.create_task(self._look()))
         return await asyncio.shield(answer)  # others may wait for it too
 
     def close(self) -> None:
@@ -50,17 +49,24 @@ class Lookups:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            asked, self._waiting = self._waiting, {}
-            try:
-                found = await loop.run_in_executor(self._threads, self._find, list(asked))
-            except Exception as error:  # noqa: BLE001 - it is told to all who asked
-                for answer in asked.values():
-                    answer.set_exception(error)
-            else:
-                for wanted, answer in asked.items():
-                    answer.set_result(found.get(wanted))
+        try:
+            while self._waiting:
+                await self._look_once()
+        finally:
+            # Not by a callback, which comes a turn later: who asked in between would wait for nobody.
+            self._looks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _look_once(self) -> None:
+        asked, self._waiting = self._waiting, {}
+        try:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._threads, self._find, list(asked))
+        except Exception as error:  # noqa: BLE001 - it is told to all who asked
+            for answer in asked.values():
+                answer.set_exception(error)
+        else:
+            for wanted, answer in asked.items():
+                answer.set_result(found.get(wanted))
 
     def _find(self, wanted: list[RunAndName]) -> dict[RunAndName, Artifact]:
         with self._index.read() as tx:

@@ -1,13 +1,15 @@
 """Senders: how long one may stall, how slow one may be, and their end when the process shuts down."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from offload.domain.quantities import format_size
 from offload.errors import ShuttingDownError, UploadTimedOutError
 
 SLOW_SECONDS = 60.0
 """How long a sender that holds a window may be waited for before its rate is looked at."""
+PRESSED_SECONDS = 10.0
+"""The same while others wait for memory: soon enough for them to be served in their own patience."""
 
 
 class Senders:
@@ -24,9 +26,10 @@ class Senders:
         while (chunk := await self._next(body)) is not None:
             yield chunk
 
-    async def paced(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def paced(self, body: AsyncIterator[bytes], *, pressed: Callable[[], bool]) -> AsyncIterator[bytes]:
         """`body`, ended by an error where its sender is too slow for the window that it holds.
 
+        `pressed` tells whether others wait for what it holds.
         Only the time that the sender is waited for counts: the store may be as slow as it is.
         """
         clock = asyncio.get_running_loop().time
@@ -37,7 +40,7 @@ class Senders:
             if chunk is None:
                 return
             waited, size = waited + clock() - asked, size + len(chunk)
-            if waited >= SLOW_SECONDS:
+            if waited >= (PRESSED_SECONDS if pressed() else SLOW_SECONDS):
                 least = self._min_rate
                 if size < least * waited:
                     raise UploadTimedOutError(

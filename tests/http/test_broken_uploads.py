@@ -1,11 +1,12 @@
 """Uploads that do not end well, and what is left of them: nothing.
 
 Cases: a connection that ends early (with a length, chunked, before and after the first part); a sender that
-stalls (408), also inside a multipart body; one that holds a window and is too slow for it (408), while a
-small body and a slow store may take their time; the store failing at the start and in the middle; the index
-failing at look-up and at commit (503, Retry-After, no row, nothing visible); the run deleted and created
-again during an upload; shut-down during an upload (503); as many uploads as are taken, and one more (503),
-and a place for another run where one has many; many large uploads within one byte budget.
+stalls (408), also inside a multipart body; one that holds a window and is too slow for it (408), sooner where
+others wait for it, while a small body and a slow store may take their time; the store failing at the start
+and in the middle; the index failing at look-up and at commit (503, Retry-After, no row, nothing visible); the
+run deleted and created again during an upload; shut-down during an upload (503); as many uploads as are
+taken, and one more (503), and a place for another run where one has many; the same for requests of many
+files; many large uploads within one byte budget.
 """
 
 import asyncio
@@ -250,6 +251,46 @@ def test_one_run_does_not_take_all_places(serve: Any) -> None:
         assert other.put("z").status_code == 201
     _eventually(lambda: service.parts.ingest._admission._running == 0)
     assert run.put("z").status_code == 201
+
+
+def test_requests_of_many_files_have_places_too(serve: Any) -> None:
+    service = serve(upload_max_concurrent=2)
+    run, other = service.run(), service.run()
+    multipart = "Content-Type: multipart/form-data; boundary=b"
+    with service.connect() as one, service.connect() as two:
+        for connection in (one, two):
+            connection.sendall(
+                service.request("POST", run.artifacts, "Content-Length: 99", multipart) + b"--"
+            )
+        _eventually(lambda: service.parts.ingest._requests._running == 2)
+        files = {"file": ("z", b"z")}
+        refused = other.http.post(other.artifacts, files=files)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.json()["type"] == "urn:offload:problem:too-many-uploads"
+        assert other.put("z").status_code == 201
+    _eventually(lambda: service.parts.ingest._requests._running == 0)
+    assert other.http.post(other.artifacts, files={"file": ("y", b"y")}).status_code == 201
+
+
+def test_slow_senders_do_not_keep_the_memory_that_others_wait_for(
+    serve: Any, read_answer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(senders, "PRESSED_SECONDS", 0.3)
+    service = serve(upload_memory=20 * MIB, upload_part_size=5 * MIB, upload_min_rate=2**20)
+    run, other = service.run(), service.run()
+    with service.connect() as slow, ThreadPoolExecutor(1) as threads:
+        # Of unknown length, it holds a whole window.
+        slow.sendall(service.request("PUT", run.at("x"), "Transfer-Encoding: chunked"))
+        slow.sendall(b"%x\r\n" % 100_000 + b"x" * 100_000 + b"\r\n")
+        _eventually(lambda: service.parts.ingest._budget.used > 0)
+        waits = threads.submit(other.put, "y", b"y" * 12 * MIB)
+        while not waits.done():
+            with suppress(ConnectionError):
+                slow.sendall(b"1\r\nx\r\n")
+            time.sleep(0.05)
+        assert waits.result().status_code == 201
+        assert read_answer(slow).status == 408
+    service.assert_nothing_left(run)
 
 
 class Slow(MemoryObjects):

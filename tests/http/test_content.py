@@ -17,7 +17,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +31,7 @@ from offload.errors import IndexUnavailableError, RunNotFoundError, StoreUnavail
 from offload.index import artifacts, sweeping
 from offload.objects.memory import MemoryObjects
 from offload.services.incarnations import Incarnations
+from offload.services.lookups import Lookups
 
 NAMESPACE = "agents"
 MIB = 2**20
@@ -204,6 +205,50 @@ def test_readers_who_wait_at_the_same_time_share_a_look_into_the_index(
     assert [str(artifact.id) for artifact in found] == [*ids.values(), ids["a"]]
     assert never is None
     assert looks == [["a", "b", "c", "never"]]
+
+
+class _Held(Executor):
+    """Does nothing before it is let go, then all at once."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = []
+        self._free = False
+
+    def submit(self, function: Any, /, *arguments: Any, **_: Any) -> Any:
+        done: Future[Any] = Future()
+        self._held.append((done, function, arguments))
+        if self._free:
+            self.let_go()
+        return done
+
+    def let_go(self) -> None:
+        self._free = True
+        held, self._held = self._held, []
+        for done, function, arguments in held:
+            done.set_result(function(*arguments))
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_reader_who_comes_as_the_looks_end_is_answered(service: Any, run: Any, turns: int) -> None:
+    """In whichever turn of the loop that is."""
+    names = ("a", "b", "c")
+    for name in names:
+        run.stored(name)
+
+    async def read() -> list[Any]:
+        lookups, held = Lookups(service.index, service.parts.lookups._incarnations), _Held()
+        lookups._threads = held  # type: ignore[assignment] # only asked to run things
+        readers = []
+        for name in names[:2]:
+            readers.append(asyncio.create_task(lookups.current(NAMESPACE, run.name, name)))
+            await asyncio.sleep(0.01)
+        held.let_go()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        readers.append(asyncio.create_task(lookups.current(NAMESPACE, run.name, names[2])))
+        return await asyncio.wait_for(asyncio.gather(*readers), 5)
+
+    assert [artifact.name for artifact in asyncio.run(read())] == list(names)
 
 
 def test_readers_of_unknown_runs_hold_up_no_others_while_the_api_server_hangs(

@@ -4,8 +4,8 @@ Cases: a run that only the API server knows yet; one that nobody knows (404); cr
 meant, each has its history by uid); an upload to a deleted one without a uid (404), with its uid within the
 grace (201, history only), later (409 run-deleted); a uid that this name never had, known elsewhere or
 nowhere (409), of an unknown run (404); a name that was taken over during the cache's two seconds (503, then
-201); a namespace that is not watched (404); the API server away: known runs go on, unknown ones and unknown
-uids are 503, and nothing that it said is told.
+201), also where the old run has the bytes or the name already; a namespace that is not watched (404); the API
+server away: known runs go on, unknown ones and unknown uids are 503, and nothing that it said is told.
 """
 
 from datetime import timedelta
@@ -101,6 +101,24 @@ def test_a_name_that_was_just_taken_over_asks_for_another_try(service: Any, run:
     assert "Retry-After" in first.headers
     assert run.put("y").json()["run"]["uid"] == again.uid
     service.assert_nothing_left(run, objects=1, rows=1)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    "headers",
+    [{"Repr-Digest": "sha-256=:LXEWQrcmsEQBYnyp+6wy9chTD7GQPMTbAiWHF5IaSIE=:"}, {"If-None-Match": "*"}],
+)
+def test_what_a_run_had_is_no_answer_for_the_one_that_took_its_name(
+    service: Any, run: Any, headers: dict[str, str], again: bool
+) -> None:
+    run.stored("x", b"x")
+    service.delete_run(run)
+    if again:
+        service.run(run.name)
+    answer = run.put("x", b"x", headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:offload:problem:run-changed")
+    answer = run.put("x", b"x", headers=headers)
+    assert answer.status_code == (201 if again else 404)
 
 
 def test_a_namespace_that_is_not_watched_is_not_there(serve: Any) -> None:

@@ -1,11 +1,13 @@
 """The end of the service where the store hangs.
 
 Cases: SIGTERM while uploads wait for a store that takes connections and says nothing: the process ends by
-itself within its grace and ten seconds more, and nothing was acknowledged that is not there; several workers
-are told of once they answer.
+itself within its grace and ten seconds more, and nothing was acknowledged that is not there; uploads that are
+under way at SIGTERM, and go on, are finished within the grace; several workers are told of once they answer.
 """
 
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -43,6 +45,35 @@ def test_the_service_ends_though_its_store_hangs(site: Site) -> None:
     site.serve()
     assert [one["name"] for one in stage.history("steady")] == ["0.log"]
     until(lambda: stage.put("steady", "1.log", b"1").status_code == 201)
+
+
+def test_uploads_that_are_under_way_are_finished(site: Site) -> None:
+    site.standin()
+    service = site.serve(OFFLOAD_SHUTDOWN_GRACE="15s")
+    stage = site.stage
+    stage.create_run("steady")
+    asked, go_on = threading.Semaphore(0), threading.Event()
+
+    def body(size: int) -> Iterator[bytes]:
+        yield b"x" * (size // 2)
+        asked.release()
+        go_on.wait(20)
+        yield b"x" * (size - size // 2)
+
+    sizes = (1000, 20 * 2**20)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(stage.put, "steady", f"{size}.log", body(size)) for size in sizes]
+        for _ in answers:
+            asked.acquire(timeout=20)
+        service.process.terminate()
+        time.sleep(1)
+        assert service.process.poll() is None
+        go_on.set()
+        assert [answer.result().status_code for answer in answers] == [201, 201]
+    assert service.process.wait(15) == 0
+
+    site.serve()
+    assert {one["name"] for one in stage.history("steady")} == {f"{size}.log" for size in sizes}
 
 
 def test_several_workers_are_told_of_once_they_answer(site: Site) -> None:
