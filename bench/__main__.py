@@ -80,14 +80,14 @@ def _measure(names: list[str], effort: Effort, command: str | None) -> list[str]
             try:
                 with ExitStack() as of_row:
                     for figure in MEASURES[name](Servers(databases, of_row), effort):
-                        figures.append(figure.with_config(load_before=before))
+                        figures.append(figure.with_config(load_before=before, command=command))
                         print(f"  {report.line(figures[-1])}", flush=True)
             except Exception as error:  # noqa: BLE001 - told, and the others go on
                 print(f"  failed: {error!r}", flush=True)
                 failed.append(name)
             else:
                 if command:
-                    report.write(figures, command=command)
+                    report.write(figures)
             print(f"  after {time.monotonic() - began:.0f} s", flush=True)
     return failed
 

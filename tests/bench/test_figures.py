@@ -27,7 +27,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results" / "latest.json")
     monkeypatch.setattr(report, "MACHINE", tmp_path / "results" / "machine.json")
     monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
-    monkeypatch.setattr(report, "machine", lambda command: {"command": command, "cores": 2})
+    monkeypatch.setattr(report, "machine", lambda: {"cores": 2})
     marks = [
         f"{report.BEGIN.format(name)}\n{report.END.format(name)}" for name in ("machine", "figures", "misses")
     ]
@@ -80,8 +80,8 @@ def test_every_figure_belongs_to_a_row_that_is_measured() -> None:
 
 
 def test_a_row_replaces_its_own_figures_and_no_others(elsewhere: Path) -> None:
-    report.write([alone("start", [1.0]), alone("idle", [10])], command="first")
-    report.write([alone("start/help", [0.5])], command="second")
+    report.write([alone("start", [1.0]), alone("idle", [10])])
+    report.write([alone("start/help", [0.5])])
 
     rows: list[dict[str, Any]] = json.loads((elsewhere / "results" / "latest.json").read_text())
     assert [row["name"] for row in rows] == ["idle", "start/help"]
@@ -94,14 +94,14 @@ def test_a_row_replaces_its_own_figures_and_no_others(elsewhere: Path) -> None:
 
 def test_the_page_shows_the_figures_and_what_is_missed(elsewhere: Path) -> None:
     figures = [compared("big-one", [50], [100], "curl"), alone("idle", [10])]
-    report.write(figures, command="python -m bench big-one idle")
+    report.write(figures)
 
     page = (elsewhere / "page.md").read_text()
     assert "| `big-one` | 50 MiB/s | 100 (curl) | 0.5 | 0.5 to 0.5 | at least 0.85 | **no** |" in page
     assert "| `idle` | 10 MiB |  |  |  | at most 150 MiB | yes |" in page
     assert "- `big-one`: " in page
     assert "- `idle`: " not in page
-    assert "| command | `python -m bench big-one idle` |" in page
+    assert "| cores | 2 |" in page
     assert page.startswith("before\n")
     assert page.endswith("\nafter\n")
     report.render()
