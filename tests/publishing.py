@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import httpx
+import sqlalchemy as sa
 
 from offload.cluster.interface import AgentRun
 from offload.cluster.kubernetes import KubernetesCluster
@@ -27,12 +28,14 @@ from offload.domain.projection import Caps
 from offload.domain.run import Run
 from offload.index import Index, migrate, publishing, runs
 from offload.index.recorder import Recorder
+from offload.index.schema import leases
 from offload.objects.memory import MemoryObjects
 from offload.services.adopt import Adopter
 from offload.services.echoes import Echoes
 from offload.services.follow import Follower
 from offload.services.publish import Outcome, Publisher
 from offload.services.schema import ServedSchema
+from offload.services.strictness import note_strictness
 
 NAMESPACE = "agents"
 AGENTRUNS = f"/apis/agents.proompteng.ai/v1alpha1/namespaces/{NAMESPACE}/agentruns"
@@ -80,6 +83,13 @@ class Room:
         self.objects = MemoryObjects()
         self.echoes = Echoes()
         self.schema = ServedSchema(self.cluster, caps=Caps())
+        self.judge_from(datetime(2000, 1, 1, tzinfo=UTC))
+
+    def judge_from(self, since: datetime) -> None:
+        """Have strict mode been turned on then."""
+        note_strictness(self.index, strict=True)
+        with self.index.begin() as tx:
+            tx.execute(sa.update(leases).where(leases.c.name == "strict-since").values(done_at=since))
 
     def adopter(self) -> Adopter:
         return Adopter(

@@ -33,6 +33,11 @@ def is_ours(item: object) -> bool:
     return isinstance(type_, str) and type_ in OUR_CONDITIONS
 
 
+def ours(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those of `status` that are ours."""
+    return [condition for condition in listed(status) if is_ours(condition)]
+
+
 def rfc3339(time: datetime) -> str:
     """In UTC, to the second, as Kubernetes writes times."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -41,13 +46,20 @@ def rfc3339(time: datetime) -> str:
 class Conditions:
     """The list of conditions with ours set in place, or behind the others where they were not there."""
 
-    def __init__(self, status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> None:
+    def __init__(
+        self,
+        status: Mapping[str, Any],
+        schema: StatusSchema,
+        now: datetime,
+        said: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """`said` are ours as last written, by type: one that another writer took out has not changed."""
         # Defaults that status would get beside the fields that are written are there before they are.
         found = listed(schema.whole(status))
         self.transitions: list[Transition] = []
         self._items: list[Any] = []
         self._places: dict[str, int] = {}
-        self._schema, self._now = schema, now
+        self._schema, self._now, self._said = schema, now, said
         for item in found:
             if is_ours(item):
                 type_ = item["type"]
@@ -73,7 +85,7 @@ class Conditions:
         return bool(self._places)
 
     def set(self, type_: str, status: str, reason: str, message: str) -> None:
-        before: Mapping[str, Any] = self._items[self._places[type_]] if type_ in self else {}
+        before = self._items[self._places[type_]] if type_ in self else self._said.get(type_, {})
         same = before.get("status") == status
         since = before.get("lastTransitionTime") if same else None
         condition = {

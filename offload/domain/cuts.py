@@ -5,10 +5,13 @@ more artifacts and was not cut for `HOLD_SECONDS`. Then the whole list is writte
 same length adopts it again. A cut to another length begins the count anew.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from offload.domain.pointers import Entry
+
+Names = Sequence[int]
 
 CUTS = 3
 HOLD_SECONDS = 30.0
@@ -47,20 +50,20 @@ class Cuts:
         return self.length
 
 
-def cut_to(ours: Sequence[Entry], theirs: Sequence[Entry], *, says_so: bool) -> int | None:
+def cut_to(ours: Names, theirs: Names, *, says_so: bool) -> int | None:
     """The length to which `theirs` cuts `ours`; None where it is no cut.
 
     A cap leaves the newest entries. The oldest ones are what an older view of the list has, too: they count
     only where the writer `says_so`. Entries are compared by name, since other writers drop fields.
     """
-    before, after = _names(ours), _names(theirs)
-    length = len(after)
-    if not 0 < length < len(before):
+    length = len(theirs)
+    if not 0 < length < len(ours):
         return None
-    if after == before[-length:] or (says_so and after == before[:length]):
+    if theirs == ours[-length:] or (says_so and theirs == ours[:length]):
         return length
     return None
 
 
-def _names(entries: Sequence[Entry]) -> list[str]:
-    return [str(entry.get("name")).strip() for entry in entries]
+def names_of(entries: Sequence[Entry]) -> Names:
+    """The names of a list's entries, 8 bytes each: of many runs it must be known what they were."""
+    return array("q", (hash(str(entry.get("name")).strip()) for entry in entries))

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -26,6 +26,13 @@ class Content:
     data: bytes
     origin: str
     """Where it was: `status:` and the field."""
+    aside: str
+    """Its name where an upload has `name`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names that it may get, the best first; the last is nobody else's."""
+        return self.name, self.aside, _nameless(self.data)
 
     @property
     def sha256(self) -> bytes:
@@ -48,15 +55,24 @@ def split(entry: Entry, unfit: Mapping[str, Reason]) -> tuple[Entry | None, list
 def _content(rest: Entry, field: str, value: Any, reason: Reason, *, alone: bool) -> Content:
     content_type, data = _decoded(value, reason)
     name = str(rest.get("name") or "").strip()
-    try:
-        name = check_name(name if alone or not name else f"{name}.{field}")
-    except InvalidNameError:
-        name = f"adopted-{hashlib.sha256(data).hexdigest()[:16]}"
+    aside = _name_of(f"{name}.{field}" if name else "", data)
+    own = _name_of(name, data) if alone else aside
     try:
         type_ = check_type(str(rest.get("type", "")))
     except InvalidTypeError:
         type_ = default_type(content_type)
-    return Content(name, type_, content_type, data, f"status:{_printable(field)}")
+    return Content(own, type_, content_type, data, f"status:{_printable(field)}", aside)
+
+
+def _name_of(name: str, data: bytes) -> str:
+    try:
+        return check_name(name)
+    except InvalidNameError:
+        return _nameless(data)
+
+
+def _nameless(data: bytes) -> str:
+    return f"adopted-{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 def _decoded(value: Any, reason: Reason) -> tuple[str, bytes]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -47,6 +48,8 @@ class History:
     stored_bytes: int
     entries_at_finish: int | None = None
     """How many entries were there when the run finished; None where that does not matter or is not known."""
+    strict_since: datetime | None = None
+    """What was adopted before is no excess; None: nothing was."""
     hint: str = ""
     """Where the full history is: a URL, or the command that shows it."""
 
@@ -115,8 +118,9 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
     caps: Caps,
     strict: bool,
     now: datetime,
+    said: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Projection:
-    """What `status` should say of a run's history.
+    """What `status` should say of a run's history; `said` are our conditions as last written, by type.
 
     Entries run oldest to newest and the newest survive a limit. The condition `ArtifactsTruncated` says what
     is left out. In strict mode more entries than the cap, or inline or over-long entries of others, also fail
@@ -130,7 +134,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
     left_out = +left_out
 
     desired: dict[str, Any] = {}
-    conditions = Conditions(status, schema, now)
+    conditions = Conditions(status, schema, now, said)
     if left_out:
         reason = next(reason for reason in Reason if left_out[reason])
         conditions.set(TRUNCATED, "True", reason, _summary(len(choice.entries), total, history))
@@ -306,7 +310,8 @@ def _excess(
     history: History, status: Mapping[str, Any], choice: _Choice, *, cap: int, total: int
 ) -> Reason | None:
     """What strict mode fails the run for; None for nothing, or nothing that was there before it succeeded."""
-    adopted = [artifact for artifact in history.artifacts if artifact.origin]
+    since = history.strict_since
+    adopted = [one for one in history.artifacts if one.origin and not (since and one.created_at < since)]
     if status.get("phase") == "Succeeded":
         finished = finished_at(status)
         if history.entries_at_finish is not None:

@@ -1,6 +1,6 @@
 """Jobs that one process at a time does, and periodic ones that are due."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,6 +38,21 @@ def due_in(tx: sa.Connection, name: str, *, every: timedelta) -> timedelta:
 def done(tx: sa.Connection, name: str) -> None:
     """Say that the job `name` ended now."""
     _put(tx, name, sa.true(), done_at=_NOW)
+
+
+def done_first(tx: sa.Connection, name: str) -> None:
+    """Say that `name` began now, unless it has before."""
+    _put(tx, name, leases.c.done_at.is_(None), done_at=_NOW)
+
+
+def done_at(tx: sa.Connection, name: str) -> datetime | None:
+    """When `name` was done; None for never."""
+    return tx.execute(sa.select(leases.c.done_at).where(leases.c.name == name)).scalar_one_or_none()
+
+
+def undo(tx: sa.Connection, name: str) -> None:
+    """Say that `name` was never done."""
+    tx.execute(sa.update(leases).where(leases.c.name == name).values(done_at=None))
 
 
 _NOW = clock.moment(sa.literal(0.0))

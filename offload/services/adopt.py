@@ -54,12 +54,16 @@ class Sorted:
 
 
 def sort_entries(
-    tx: Transaction, run_uid: str, status: Mapping[str, Any], current: Sequence[Artifact]
+    tx: Transaction,
+    run_uid: str,
+    status: Mapping[str, Any],
+    current: Sequence[Artifact],
+    schema: StatusSchema | None,
 ) -> Sorted:
     """Tell entries of ours from other writers', knowing the `current` artifacts already.
 
     An entry is ours if its address is one recorded for the run, or if it has none and its name is that of an
-    artifact of ours, which then stands in its place.
+    artifact of ours, which then stands in its place. What `schema` adds to an entry says nothing.
     """
     entries = status_entries(status)
     by_address = {address: one for one in current for address in recorded_addresses(one)}
@@ -69,7 +73,7 @@ def sort_entries(
         artifact = artifact or _recorded(tx, run_uid, entry)
         if artifact:
             ours.append(artifact)
-        elif not _stands_for_ours(tx, run_uid, entry):
+        elif not _stands_for_ours(tx, run_uid, entry, schema):
             foreign.append(entry)
     return Sorted(foreign, ours)
 
@@ -83,9 +87,10 @@ def is_whole(run: Run, current: Sequence[Artifact], ours: Sequence[Artifact], sc
     there = {artifact.id for artifact in ours}
     published = (one for one in current if one.seq <= run.published_revision and pointer(one, schema))
     newest = next(published, None)
-    if run.listed_count == 0 or newest is None:
+    if run.listed_count == 0:
         return True
-    return len(there) >= run.listed_count and newest.id in there
+    # Where all that is current is newer than the last publish, there are only their numbers to go by.
+    return len(there) >= run.listed_count and (newest is None or newest.id in there)
 
 
 def needs_adopting(
@@ -144,18 +149,13 @@ class Adopter:
         return bool(missing or changed)
 
     def _not_stored(self, run: Run, contents: Iterable[Content]) -> list[Content]:
-        """Those whose bytes never had their name here.
-
-        Also not where they were erased since: a stale writer does not bring back what was ended.
-        """
-        missing = {(content.name, content.sha256): content for content in contents}
-        if not missing:
-            return []
+        """Those whose bytes never had their name here, each by the name that it gets."""
+        missing: dict[tuple[str, bytes], Content] = {}
         with self._index.read() as tx:
-            for name in {name for name, _ in missing}:
-                for one in artifacts.versions(tx, run.uid, name):
-                    if one.state is not State.LOST:
-                        missing.pop((name, one.sha256), None)
+            for content in contents:
+                name = _free_name(tx, run.uid, content)
+                if name is not None:
+                    missing[name, content.sha256] = replace(content, name=name)
         return list(missing.values())
 
     def _store(self, run: Run, contents: Sequence[Content]) -> None:
@@ -227,15 +227,30 @@ def _recorded(tx: Transaction, run_uid: str, entry: Entry) -> Artifact | None:
     return None
 
 
-def _stands_for_ours(tx: Transaction, run_uid: str, entry: Entry) -> bool:
-    said = {field for field, value in entry.items() if value is not None and value != ""}
+def _stands_for_ours(tx: Transaction, run_uid: str, entry: Entry, schema: StatusSchema | None) -> bool:
     name = entry.get("name")
+    added = schema.stored_entry({"name": name}) if schema else {}
+    said = {field for field, value in entry.items() if value not in (None, "", added.get(field))} | {"name"}
     if not isinstance(name, str) or not said <= _BESIDE_AN_ADDRESS:
         return False
     try:
         return artifacts.current(tx, run_uid, check_name(name)) is not None
     except InvalidNameError:
         return False
+
+
+def _free_name(tx: Transaction, run_uid: str, content: Content) -> str | None:
+    """The name under which to store it: the first that no upload has; None where its bytes had one of them.
+
+    Also where they were erased since: a stale writer does not bring back what was ended.
+    """
+    for name in content.names:
+        versions = artifacts.versions(tx, run_uid, name)
+        if any(one.sha256 == content.sha256 and one.state is not State.LOST for one in versions):
+            return None
+        if not any(one.current and one.origin is None for one in versions):
+            return name
+    return content.names[-1]
 
 
 def _recognised(foreign: Iterable[Entry], known: Sequence[External]) -> dict[str, Entry]:

@@ -206,7 +206,7 @@ class Browse:
         status = self._status(run)
         with self._index.read() as tx:
             newest = artifacts.newest_current(tx, run.uid, PAGE_MOST)
-            found = sort_entries(tx, run.uid, status, newest)
+            found = sort_entries(tx, run.uid, status, newest, schema)
             projection = self._preview(tx, run, status, schema)
             history = artifacts.history(tx, run.uid, limit=PAGE_MOST)
             others = [one for one in externals.of_run(tx, run.uid) if one.state != "listed"]

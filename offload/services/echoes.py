@@ -4,14 +4,30 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from offload.cluster.interface import AgentRun
-from offload.domain.conditions import OVER_LIMIT, is_ours, listed
-from offload.domain.pointers import compact
+from offload.domain import conditions
+from offload.domain.cuts import Names, names_of
+from offload.domain.pointers import compact, status_entries
 from offload.services.reads import LastReads, version_of
 
 _MOST = 50_000
+
+
+@dataclass(slots=True)
+class _Known:
+    """What one status should be."""
+
+    digest: bytes
+    version: int
+    """What came before it is history."""
+    names: Names
+    seen: int
+    """The newest version that was seen."""
+    intact: bool
+    """Whether that was as it should be."""
 
 
 class Echoes:
@@ -26,18 +42,30 @@ class Echoes:
         self._most = most
         self._lock = threading.Lock()
         self._reads = LastReads()
-        self._known: OrderedDict[str, tuple[bytes, int]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def remember(self, uid: str, status: Mapping[str, Any], resource_version: str) -> None:
-        """Say that `status` is as it should be, and that what came before `resource_version` is history.
+        """Say that `status`, as seen, is as it should be, and that what came before it is history."""
+        self._remember(uid, status, resource_version, intact=True)
 
-        Also to be called before a patch is sent, with what it should make of the version that was read: the
-        event can come before the answer.
+    def foretell(self, uid: str, status: Mapping[str, Any], resource_version: str) -> None:
+        """As `remember`, of what a patch is about to make of the version that was read.
+
+        The event can come before the answer.
         """
-        digest = _digest(status)
+        self._remember(uid, status, resource_version, intact=False)
+
+    def _remember(self, uid: str, status: Mapping[str, Any], resource_version: str, *, intact: bool) -> None:
+        digest, version, names = (
+            _digest(status),
+            version_of(resource_version),
+            names_of(status_entries(status)),
+        )
         with self._lock:
-            self._known[uid] = (digest, version_of(resource_version))
-            self._known.move_to_end(uid)
+            seen, before = version, self._known.pop(uid, None)
+            if before and before.seen > version:  # another writer's came since
+                seen, intact = before.seen, before.intact
+            self._known[uid] = _Known(digest, version, names, seen, intact)
             if len(self._known) > self._most:
                 self._known.popitem(last=False)
 
@@ -47,25 +75,25 @@ class Echoes:
             known = self._known.get(uid)
         if known is None:
             return None
-        digest, version = known
-        return version_of(resource_version) < version or _digest(status) == digest
+        return version_of(resource_version) < known.version or _digest(status) == known.digest
 
-    def keep(self, run: AgentRun) -> AgentRun | None:
+    def keep(self, run: AgentRun) -> Names | None:
         """Keep a run as the watch, a read or an answer showed it, unless a newer version is kept.
 
-        Answers the version before, where that was as it should be and this one is not.
+        Answers the names of the list before, where that was as it should be and this one is not.
         """
-        before = self._reads.keep(run)
-        if before is None or not self._is_known(before) or self._is_known(run):
-            return None
-        return before
+        self._reads.keep(run)
+        uid, version, digest = run.seen.uid, version_of(run.resource_version), _digest(run.status)
+        with self._lock:
+            known = self._known.get(uid)
+            if known is None or version <= known.seen:
+                return None
+            was, known.intact, known.seen = known.intact, digest == known.digest, version
+            return known.names if was and not known.intact else None
 
     def last_seen(self, uid: str) -> AgentRun | None:
         """The run as last seen, or None; only the API server knows whether it still is so."""
         return self._reads.get(uid)
-
-    def _is_known(self, run: AgentRun) -> bool:
-        return self.matches(run.seen.uid, run.status, run.resource_version) is True
 
     def clear(self) -> None:
         """Nothing is known any more: what status should be has changed for all."""
@@ -81,15 +109,11 @@ class Echoes:
 
 def is_blank(status: Mapping[str, Any]) -> bool:
     """Whether nothing in `status` is of the kind that we write."""
-    return not status.get("artifacts") and not _our_conditions(status)
-
-
-def _our_conditions(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [condition for condition in listed(status) if is_ours(condition)]
+    return not status.get("artifacts") and not conditions.ours(status)
 
 
 def _digest(status: Mapping[str, Any]) -> bytes:
-    conditions = _our_conditions(status)
-    failed = any(c.get("type") == OVER_LIMIT and c.get("status") == "True" for c in conditions)
-    ours = [status.get("artifacts") or [], conditions, status.get("phase") if failed else None]
+    said = conditions.ours(status)
+    failed = any(one.get("type") == conditions.OVER_LIMIT and one.get("status") == "True" for one in said)
+    ours = [status.get("artifacts") or [], said, status.get("phase") if failed else None]
     return hashlib.sha256(compact(ours)).digest()

@@ -10,7 +10,7 @@ import structlog
 
 from offload import metrics
 from offload.domain.conditions import listed
-from offload.domain.cuts import Cuts, Situation, cut_to
+from offload.domain.cuts import Cuts, Names, Situation, cut_to, names_of
 from offload.domain.pointers import status_entries
 from offload.domain.run import Run
 
@@ -32,9 +32,9 @@ class Lengths:
         self._lock = threading.Lock()
         self._cuts: OrderedDict[str, Cuts] = OrderedDict()
 
-    def note(self, run: Run, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-        """Count what another writer made of `ours`, a status as it should be, if that is a cut."""
-        length = cut_to(status_entries(ours), status_entries(theirs), says_so=_says_so(theirs))
+    def note(self, run: Run, ours: Names, theirs: Mapping[str, Any]) -> None:
+        """Count what another writer made of a list as it should be, `ours` by name, where it is a cut."""
+        length = cut_to(ours, names_of(status_entries(theirs)), says_so=_says_so(theirs))
         if length is None:
             return
         situation, now = _situation(run, theirs), self._monotonic()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from offload.domain.artifact import Artifact, State
@@ -13,6 +14,7 @@ from offload.errors import AgentRunGoneError
 from offload.index import Transaction, artifacts, clock, externals, runs
 from offload.index.externals import External
 from offload.services.adopt import Sorted, is_whole, sort_entries
+from offload.services.strictness import is_judged, strict_since
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,12 @@ class Loaded:
     whole: bool
     """Whether status has our pointers as it was last published: see `is_whole`."""
     entries_at_finish: int | None
+    strict_since: datetime | None
+    """Since when strict mode judges this run; None where it does not."""
+
+    @property
+    def strict(self) -> bool:
+        return self.strict_since is not None
 
     def history(self, foreign: Sequence[Foreign], hint: str) -> History:
         return History(
@@ -34,6 +42,7 @@ class Loaded:
             current_count=self.run.current_count,
             stored_bytes=self.run.stored_bytes,
             entries_at_finish=self.entries_at_finish,
+            strict_since=self.strict_since,
             hint=hint,
         )
 
@@ -56,14 +65,17 @@ def load(  # noqa: PLR0913 - status is projected from as many things
     newest = artifacts.newest_current(tx, uid, cap)
     if schema.narrow and any(pointer(one, schema) is None for one in newest):
         newest = artifacts.newest_current(tx, uid, max(cap, PAGE_MOST))
-    found = sort_entries(tx, uid, status, newest)
+    found = sort_entries(tx, uid, status, newest, schema)
+    since = strict_since(tx) if strict else None
+    if since and not is_judged(run, status, since):
+        since = None
     at_finish = None
     finished = finished_at(status)
-    if strict and status.get("phase") == "Succeeded" and finished:
+    if since and status.get("phase") == "Succeeded" and finished:
         before = artifacts.history(tx, uid, state=State.STORED, until=finished, limit=max(PAGE_MOST, 4 * cap))
         at_finish = len({artifact.name for artifact in before}) + len(found.foreign)
     whole = is_whole(run, newest, found.ours, schema)
-    return Loaded(run, newest, externals.of_run(tx, uid), found, whole, at_finish)
+    return Loaded(run, newest, externals.of_run(tx, uid), found, whole, at_finish, since)
 
 
 def preview(  # noqa: PLR0913 - status is projected from as many things
@@ -79,7 +91,7 @@ def preview(  # noqa: PLR0913 - status is projected from as many things
     """What a publish would make of `status`, as far as can be told without storing anything."""
     loaded = load(tx, uid, status, schema=schema, caps=caps, strict=strict)
     history = loaded.history(foreseen(loaded), history_hint(loaded.run, public_url))
-    return project(history, status, schema=schema, caps=caps, strict=strict, now=clock.now(tx))
+    return project(history, status, schema=schema, caps=caps, strict=loaded.strict, now=clock.now(tx))
 
 
 def foreseen(loaded: Loaded) -> list[Foreign]:

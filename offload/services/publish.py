@@ -16,6 +16,7 @@ import structlog
 
 from offload import metrics
 from offload.cluster.interface import AgentRun, Cluster
+from offload.domain import conditions
 from offload.domain.artifact import State
 from offload.domain.pointers import StatusSchema, compact
 from offload.domain.projection import Caps, Foreign, Projection, project
@@ -46,6 +47,8 @@ BETWEEN = timedelta(seconds=1)
 ATTEMPTS = 5
 """How often a conflict is answered by projecting again before it counts as a failure."""
 LONGEST_ASKED_SECONDS = 30.0
+_SAID_MOST = 10_000
+"""Runs whose conditions are remembered."""
 LONGEST_PAUSE = timedelta(minutes=5)
 LONGEST_CONFLICT_PAUSE = timedelta(seconds=2)
 """So that status is ours within 5 s after a writer falls silent that was quicker every time."""
@@ -101,6 +104,7 @@ class Publisher:
         self._holder, self._caps, self._strict, self._mode = holder, caps, strict, mode
         self._public_url, self._between, self._clock = public_url, between, clock
         self._lengths = Lengths()
+        self._said: dict[str, Mapping[str, Mapping[str, Any]]] = {}
         self._not_kept: dict[str, _NotKept] = {}
 
     def publish(self, run: Run) -> Outcome:
@@ -130,14 +134,15 @@ class Publisher:
     def note(self, run: Run, found: AgentRun) -> None:
         """Take to mind what the watch or a read shows of a run: the next publish starts from it."""
         ours = self._echoes.keep(found)
-        if ours:
-            self._lengths.note(run, ours.status, found.status)
+        if ours is not None:
+            self._lengths.note(run, ours, found.status)
 
     def forget(self, uid: str) -> None:
         """The run is gone."""
         self._echoes.forget(uid)
         self._lengths.forget(uid)
         self._not_kept.pop(uid, None)
+        self._said.pop(uid, None)
 
     def _attempt(self, run: Run) -> Outcome:
         try:
@@ -236,9 +241,10 @@ class Publisher:
             status,
             schema=schema,
             caps=replace(self._caps, kept=self._lengths.adopted(loaded.run, status)),
-            strict=self._strict,
+            strict=loaded.strict,
             # The same time as before makes the same patch, which is then known not to be kept.
             now=not_kept.projected_at if not_kept else self._clock(),
+            said=self._said.get(loaded.run.uid, {}),
         )
 
     def _send(
@@ -253,7 +259,7 @@ class Publisher:
         digest = compact([schema.digest, patch])
         if not_kept and not_kept.digest == digest:
             raise StatusNotKeptError(f"not sent again: {', '.join(patch)} was not kept, and nothing changed")
-        self._echoes.remember(uid, {**read.status, **patch}, read.resource_version)
+        self._echoes.foretell(uid, {**read.status, **patch}, read.resource_version)
         try:
             answer = self._cluster.patch_status(read, patch)
         except OffloadError:
@@ -268,6 +274,7 @@ class Publisher:
                 f"the API server accepted the status and did not keep {', '.join(lacking)}"
             )
         self._echoes.remember(uid, answer.status, answer.resource_version)
+        self._remember_said(uid, answer.status)
         log.info(
             "publish.written",
             run=uid,
@@ -278,6 +285,13 @@ class Publisher:
         for reason, count in projection.left_out.items():
             metrics.PUBLISH_LEFT_OUT.labels(reason.value).inc(count)
         self._warn(read, projection)
+
+    def _remember_said(self, uid: str, status: Mapping[str, Any]) -> None:
+        """So that a condition which another writer takes out, again and again, is told of once."""
+        if said := {condition["type"]: condition for condition in conditions.ours(status)}:
+            if len(self._said) >= _SAID_MOST:
+                self._said.clear()
+            self._said[uid] = said
 
     def _warn(self, read: AgentRun, projection: Projection) -> None:
         for transition in projection.transitions:

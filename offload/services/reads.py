@@ -20,18 +20,16 @@ class LastReads:
         self._lock = threading.Lock()
         self._runs: OrderedDict[str, AgentRun] = OrderedDict()
 
-    def keep(self, run: AgentRun) -> AgentRun | None:
-        """Keep what was shown, unless it or a newer version is kept; the version whose place it took."""
+    def keep(self, run: AgentRun) -> None:
+        """Keep what was shown, unless it or a newer version is kept."""
         uid = run.seen.uid
         with self._lock:
             kept = self._runs.get(uid)
-            newer = kept is None or version_of(kept.resource_version) < version_of(run.resource_version)
-            if newer:
+            if kept is None or version_of(kept.resource_version) < version_of(run.resource_version):
                 self._runs[uid] = run
             self._runs.move_to_end(uid)
             if len(self._runs) > self._most:
                 self._runs.popitem(last=False)
-            return kept if newer else None
 
     def get(self, uid: str) -> AgentRun | None:
         with self._lock:

@@ -26,6 +26,7 @@ from offload.services.follow import Follower
 from offload.services.orphans import claim_prefix, clean_orphans
 from offload.services.publish import Publisher
 from offload.services.schema import ServedSchema
+from offload.services.strictness import note_strictness
 from offload.services.sweep import WATCH, Outcome, erase_ready, sweep, why_watch_is_stale
 from offload.settings import Settings
 from offload.wiring.adapters import (
@@ -38,6 +39,7 @@ from offload.wiring.adapters import (
 
 WATCH_EVERY = timedelta(seconds=30)
 ERASE_EVERY = timedelta(seconds=15)
+STRICTNESS_EVERY = timedelta(seconds=60)
 
 log = structlog.get_logger("offload")
 
@@ -96,6 +98,7 @@ def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
             mode=settings.publish,
             public_url=settings.public_url,
         )
+    _note_strictness(settings, index)
     follower = Follower(index, cluster, echoes, schema, publisher=publisher)
     return Controller(
         index,
@@ -106,6 +109,10 @@ def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
         holder=holder,
         namespaces=settings.namespaces,
     )
+
+
+def _note_strictness(settings: Settings, index: Index) -> None:
+    note_strictness(index, strict=settings.artifacts_strict and settings.publish == "on")
 
 
 def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follower) -> Sequence[Job]:
@@ -152,4 +159,6 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
         Job("sweep", settings.sweep_every, sweep_due),
         Job("erase", ERASE_EVERY, erase_due),
         Job("orphans", settings.orphan_grace, clean),
+        # Again and again, so that of two that differ during a rollout the one that stays has the last word.
+        Job("strictness", STRICTNESS_EVERY, lambda _stop: _note_strictness(settings, index)),
     ]

@@ -5,17 +5,15 @@ other entries are no cuts; the third cut to one length adopts it; another length
 changes.
 """
 
-from typing import Any
-
 import pytest
 
-from offload.domain.cuts import CUTS, HOLD_SECONDS, Cuts, Situation, cut_to
+from offload.domain.cuts import CUTS, HOLD_SECONDS, Cuts, Names, Situation, cut_to, names_of
 
 RUNNING = Situation("Running", 5)
 
 
-def entries(names: str) -> list[dict[str, Any]]:
-    return [{"name": name, "uri": f"s3://b/{name}"} for name in names]
+def named(names: str) -> Names:
+    return names_of([{"name": name, "uri": f"s3://b/{name}"} for name in names])
 
 
 @pytest.mark.parametrize(
@@ -35,11 +33,12 @@ def entries(names: str) -> list[dict[str, Any]]:
 def test_a_cut_leaves_the_newest_or_says_that_it_was_one(
     theirs: str, says_so: bool, length: int | None
 ) -> None:
-    assert cut_to(entries("abcde"), entries(theirs), says_so=says_so) == length
+    assert cut_to(named("abcde"), named(theirs), says_so=says_so) == length
 
 
 def test_entries_that_lost_fields_and_white_space_are_the_same_ones() -> None:
-    assert cut_to([{"name": "a"}, {"name": "b ", "uri": "s3://b/b"}], [{"name": "b"}], says_so=False) == 1
+    ours = names_of([{"name": "a"}, {"name": "b ", "uri": "s3://b/b"}])
+    assert cut_to(ours, names_of([{"name": "b"}]), says_so=False) == 1
 
 
 def after(*lengths: int, situation: Situation = RUNNING) -> Cuts:

@@ -3,8 +3,8 @@
 Cases: inline data in any field, case and depth, long fields, unknown fields, entries that are no objects and
 text with a NUL become artifacts with their origin; over-long URIs; nothing leaves status while the store is
 away; a crash before the row and before the patch, and two controllers at once, store once; a stale writer;
-entries that point elsewhere: order, cap, removal, older views, lost addresses; ours by address also from an
-old bucket; 1 MiB of content; 500 entries.
+entries that point elsewhere: order, cap, removal, older views, lost addresses; a note beside an upload; ours
+by address also from an old bucket; 1 MiB of content; 500 entries.
 """
 
 import base64
@@ -24,7 +24,7 @@ from offload.errors import ClusterUnavailableError, IndexUnavailableError, Store
 from offload.index import artifacts, externals, publishing
 from offload.services.publish import Outcome
 from tests.kube.room import KubeRoom
-from tests.kube.schemas import Crd, read
+from tests.kube.schemas import KEEPING, Crd, read
 
 LONG = "https://e.org/" + "x" * 2048
 ELSEWHERE = {"name": "theirs", "url": "https://e.org/theirs"}
@@ -32,7 +32,7 @@ ELSEWHERE = {"name": "theirs", "url": "https://e.org/theirs"}
 
 @pytest.fixture(scope="module", params=["early", "preserving"])
 def schema(request: pytest.FixtureRequest, served: Callable[[Crd], None]) -> Crd:
-    crd = read(request.param)
+    crd = KEEPING.get(request.param) or read(request.param)
     served(crd)
     return crd
 
@@ -267,6 +267,21 @@ def test_an_older_view_removes_no_entry_of_another_writer(room: KubeRoom, left: 
     assert states(room, run) == {"theirs": "listed"}
 
 
+@only_open
+def test_an_older_view_of_names_that_were_uploaded_again_removes_none_either(room: KubeRoom) -> None:
+    run = room.create()
+    room.upload(run, "log", b"1")
+    room.publish(run)
+    room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
+    room.look_again(run)
+    room.write(run.seen.name, {"artifacts": []})
+    room.upload(run, "log", b"2")
+    room.look_again(run)
+    assert sorted(room.names(run)) == ["log", "theirs"]
+    assert states(room, run) == {"theirs": "listed"}
+
+
+@pytest.mark.parametrize("schema", ["early", "preserving", "defaults"], indirect=True)
 def test_an_entry_that_lost_its_address_on_the_way_is_the_one_of_its_name(room: KubeRoom) -> None:
     run = room.create()
     artifact = room.upload(run, "log")
@@ -279,6 +294,25 @@ def test_an_entry_that_lost_its_address_on_the_way_is_the_one_of_its_name(room: 
     assert {"log", "theirs"} == set(room.names(run))
     assert history(room, run) == [artifact]
     assert states(room, run) == {"theirs": "listed"}
+
+
+@only_open
+def test_a_note_on_an_upload_does_not_take_its_name(room: KubeRoom) -> None:
+    run = room.create()
+    uploaded = room.upload(run, "log", b"of the runner")
+    room.publish(run)
+    before = room.status(run)["artifacts"]
+    note = {"name": "log", "digest": "sha256:ab"}
+    for _ in range(2):
+        room.write(run.seen.name, {"artifacts": [note]})
+        room.look_again(run)
+        assert [one.name for one in history(room, run)] == ["log", "log.digest"]
+        assert room.status(run)["artifacts"][0] == before[0]
+        with room.index.read() as tx:
+            assert artifacts.current(tx, run.seen.uid, "log") == uploaded
+    adopted = history(room, run)[1]
+    assert adopted.origin == "status:digest"
+    assert room.objects.read(adopted.location.key) == b"sha256:ab"
 
 
 def test_an_address_from_an_old_bucket_is_ours_and_another_runs_is_not(room: KubeRoom) -> None:

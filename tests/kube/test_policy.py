@@ -239,6 +239,8 @@ def test_an_old_bad_entry_is_held_against_nobody(cluster: Guarded) -> None:
         [*bad[:2], other],
         [*bad[:2], {**bad[2], "path": "data:,longer"}],
         [other] * 4,
+        [*bad, bad[0]],
+        [GOOD, *bad, *bad],
     ):
         assert NAME in cluster.write(run, worse)
     assert cluster.artifacts(run) == [*bad, {"name": "more", "path": "out/more"}]

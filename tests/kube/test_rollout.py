@@ -237,6 +237,7 @@ def test_the_rollout_and_the_way_back(place: Place) -> None:  # noqa: PLR0915 - 
     place.put("strict", 60)
     until(lambda: place.status("strict").get("phase") == "Failed")
     assert len(place.names("strict")) == 50
+    assert [place.status(name)["phase"] for name in runs] == ["Running", "Running", "Succeeded", "Succeeded"]
 
     as_a_newer_release_left_it(place.database_url)
     set_tag(place, "0.0.9")

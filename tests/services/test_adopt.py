@@ -2,11 +2,13 @@
 
 Cases: inline data becomes an artifact and a pointer; over-long URIs; a store that is away loses nothing;
 adopting twice stores once; entries that point elsewhere are listed in their order, counted, and stay removed
-or left out; an entry that stands for ours; hostile names, and names of any shape; what a data: URI holds.
+or left out; an entry that stands for ours; hostile names, names of any shape, and those of uploads; what a
+data: URI holds; what strict mode makes of it, and of what was there before it was turned on.
 """
 
 import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,46 @@ def test_a_name_of_any_shape_is_looked_at(name: Any) -> None:
     known = [External(1, "run", fingerprint(addressed), addressed, "listed")]
     assert needs_adopting([{"name": name, "odd": 1}], known, open_schema(), whole=True)
     assert not needs_adopting([{"name": name}], known, open_schema(), whole=True)
+
+
+def test_content_does_not_take_the_name_of_an_upload(room: Room) -> None:
+    run = room.create()
+    uploaded = room.upload(run, "log", b"of the runner")
+    for _ in range(2):
+        room.write(run.seen.name, {"artifacts": [{"name": "log", "url": "data:,theirs"}]})
+        look_again(room, run)
+    assert room.names(run) == ["log", "log.url"]
+    assert room.status(run)["artifacts"][0]["url"] == uploaded.location.uri
+    room.upload(run, "log.url", b"of the runner as well")
+    room.write(run.seen.name, {"artifacts": [{"name": "log", "url": "data:,others"}]})
+    look_again(room, run)
+    assert len(room.names(run)) == 3
+    assert room.names(run)[2].startswith("adopted-")
+
+
+def test_an_older_view_of_names_that_were_uploaded_again_removes_nothing(room: Room) -> None:
+    run = room.create()
+    room.upload(run, "log", b"1")
+    room.publish(run)
+    room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
+    look_again(room, run)
+    room.write(run.seen.name, {"artifacts": []})
+    room.upload(run, "log", b"2")
+    look_again(room, run)
+    assert sorted(room.names(run)) == ["log", "theirs"]
+
+
+def test_what_was_put_right_before_strict_mode_fails_no_run(room: Room) -> None:
+    run = room.create()
+    inline = {"artifacts": [{"name": "a", "url": "data:,x"}]}
+    room.write(run.seen.name, {"phase": "Running", **inline})
+    look_again(room, run)
+    room.judge_from(datetime.now(UTC))
+    assert look_again(room, run, strict=True) is Outcome.UNCHANGED
+    assert room.status(run)["phase"] == "Running"
+    room.write(run.seen.name, {"artifacts": [{"name": "b", "url": "data:,x"}]})
+    look_again(room, run, strict=True)
+    assert room.status(run)["phase"] == "Failed"
 
 
 def test_strict_mode_counts_what_was_adopted(room: Room) -> None:

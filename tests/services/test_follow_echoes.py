@@ -1,15 +1,18 @@
 """Telling our own writes from others', and runs as last seen.
 
 Cases: our part alone counts; older versions are history; a failed verdict is ours; unknown runs; a bound;
-conditions of any shape.
+conditions of any shape; what a list was before another writer changed it, of each of many runs, and once.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from offload.cluster.interface import AgentRun
+from offload.domain.cuts import names_of
 from offload.domain.run import SeenRun
 from offload.services.echoes import Echoes, is_blank
 from offload.services.reads import LastReads
@@ -69,8 +72,32 @@ def test_a_run_that_was_never_remembered_or_fell_out_is_unknown() -> None:
     assert echoes.matches("c", STATUS, "2") is None
 
 
-def read(uid: str, version: str) -> AgentRun:
-    return AgentRun(SeenRun(uid, "agents", uid, datetime(2026, 1, 1, tzinfo=UTC)), version, {})
+def read(uid: str, version: str, status: Mapping[str, Any] = MappingProxyType({})) -> AgentRun:
+    return AgentRun(SeenRun(uid, "agents", uid, datetime(2026, 1, 1, tzinfo=UTC)), version, status)
+
+
+def test_what_a_list_was_is_known_of_each_of_many_runs() -> None:
+    echoes = Echoes()
+    before, cut = {"artifacts": [{"name": "a"}, {"name": "b"}]}, {"artifacts": [{"name": "b"}]}
+    uids = [f"run-{number}" for number in range(2000)]
+    for uid in uids:
+        echoes.remember(uid, before, "1")
+    for uid in uids:
+        assert echoes.keep(read(uid, "2", cut)) == names_of(before["artifacts"])
+        assert echoes.keep(read(uid, "3", cut)) is None
+
+
+def test_what_was_not_as_it_should_be_was_not_cut() -> None:
+    echoes = Echoes()
+    before, cut = {"artifacts": [{"name": "a"}, {"name": "b"}]}, {"artifacts": [{"name": "b"}]}
+    assert echoes.keep(read("run", "1", cut)) is None
+    echoes.foretell("run", before, "1")
+    assert echoes.keep(read("run", "2", cut)) is None  # it came before our patch, which is refused
+    echoes.foretell("run", before, "2")
+    assert echoes.keep(read("run", "3", before)) is None
+    assert echoes.keep(read("run", "4", cut)) == names_of(before["artifacts"])
+    echoes.remember("run", before, "3")  # our answer, after what came later
+    assert echoes.keep(read("run", "5", cut)) is None
 
 
 def test_the_newest_version_of_a_run_is_kept() -> None:

@@ -115,6 +115,23 @@ def test_a_cap_is_told_by_one_condition_and_one_event(room: Room) -> None:
     assert [event["reason"] for event in room.events(run)] == ["ArtifactsTruncated"]
 
 
+def test_a_condition_that_another_writer_takes_out_is_told_once(room: Room) -> None:
+    run = room.create()
+    for n in range(5):
+        room.upload(run, f"log-{n}")
+    publisher = room.publisher(caps=Caps(count=3))
+    room.publish(run, publisher)
+    before = room.status(run)
+    for _ in range(3):
+        room.write(run.seen.name, {"artifacts": before["artifacts"][:1], "conditions": []})
+        publisher.note(room.run(run), room.read(run))
+        with room.index.begin() as tx:
+            publishing.touch(tx, run.seen.uid)
+        assert room.publish(run, publisher) is Outcome.WRITTEN
+        assert room.status(run) == before
+    assert len(room.events(run)) == 1
+
+
 @pytest.mark.parametrize("crd", ["early.yaml", "legacy.yaml"])
 def test_an_installed_schema_gets_the_entries_it_keeps(crd: str, tmp_path: Path) -> None:
     with StandIn(CRDS / crd).running() as standin, publishing_room(standin, tmp_path) as room:
@@ -330,6 +347,19 @@ def test_a_pointer_that_is_brought_back_is_removed_by_the_next_publish(room: Roo
         publishing.touch(tx, run.seen.uid)
     assert room.publish(run) is Outcome.WRITTEN
     assert room.names(run) == []
+
+
+@pytest.mark.parametrize("said", [{}, {"finishedAt": "2026-01-01T00:00:00Z"}])
+def test_strict_mode_fails_no_run_that_succeeded_before_it_was_turned_on(
+    room: Room, said: dict[str, str]
+) -> None:
+    run = room.create()
+    for n in range(3):
+        room.upload(run, f"log-{n}")
+    room.write(run.seen.name, {"phase": "Succeeded", **said})
+    room.judge_from(datetime.now(UTC) + timedelta(seconds=1))
+    room.publish(run, caps=Caps(count=2), strict=True)
+    assert room.status(run)["phase"] == "Succeeded"
 
 
 def test_strict_mode_fails_the_run_and_loses_nothing(room: Room) -> None:
