@@ -4,7 +4,7 @@ The index knows since when, so that every replica and every restart judges alike
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from offload.domain.projection import finished_at
@@ -33,4 +33,6 @@ def is_judged(run: Run, status: Mapping[str, Any], since: datetime) -> bool:
 
     One that does not say when it ended did so at its creation, at the earliest.
     """
-    return status.get("phase") != "Succeeded" or (finished_at(status) or run.created_at) >= since
+    # Kubernetes counts creation in whole seconds.
+    ended = finished_at(status) or run.created_at + timedelta(seconds=1)
+    return status.get("phase") != "Succeeded" or ended >= since

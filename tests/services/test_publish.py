@@ -357,7 +357,7 @@ def test_strict_mode_fails_no_run_that_succeeded_before_it_was_turned_on(
     for n in range(3):
         room.upload(run, f"log-{n}")
     room.write(run.seen.name, {"phase": "Succeeded", **said})
-    room.judge_from(datetime.now(UTC) + timedelta(seconds=1))
+    room.judge_from(datetime.now(UTC) + timedelta(seconds=2))
     room.publish(run, caps=Caps(count=2), strict=True)
     assert room.status(run)["phase"] == "Succeeded"
 
