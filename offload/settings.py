@@ -155,7 +155,8 @@ class Settings(BaseSettings):
     upload_max_concurrent: int = Field(
         1024,
         ge=1,
-        description="Uploads at once of one process, and 3/4 of them of one run; one more gets 503.",
+        description="Uploads at once of one process, and 3/4 of them of one run, or its share where few are "
+        "left; one more gets 503.",
     )
     download_max_concurrent: int = Field(
         128,

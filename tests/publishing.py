@@ -87,7 +87,7 @@ class Room:
 
     def judge_from(self, since: datetime) -> None:
         """Have strict mode been turned on then."""
-        note_strictness(self.index, strict=True)
+        note_strictness(self.index)
         with self.index.begin() as tx:
             tx.execute(sa.update(leases).where(leases.c.name == "strict-since").values(done_at=since))
 

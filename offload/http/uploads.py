@@ -253,7 +253,8 @@ class _Sending:
                 size_bytes=len(start) if rest is None else None,
                 digests=_digests(part.headers),
             )
-            ingested = await _ingest(parts_of(self._request), upload, joined(start, rest))
+            body = joined(start, rest)
+            ingested = await _ingest(parts_of(self._request), upload, body, of_several=True)
         except OffloadError as error:
             return _refused(self._request, part.filename, error)
         return UploadResult(
@@ -270,9 +271,11 @@ def _refused(request: Request, name: str | None, error: OffloadError) -> UploadR
     )
 
 
-async def _ingest(parts: Parts, upload: Upload, body: AsyncIterator[bytes]) -> Ingested:
+async def _ingest(
+    parts: Parts, upload: Upload, body: AsyncIterator[bytes], *, of_several: bool = False
+) -> Ingested:
     try:
-        ingested = await parts.ingest.put(upload, body)
+        ingested = await parts.ingest.put(upload, body, of_several=of_several)
     except OffloadError as error:
         metrics.INGESTS.labels(error.type).inc()
         raise

@@ -40,19 +40,19 @@ def done(tx: sa.Connection, name: str) -> None:
     _put(tx, name, sa.true(), done_at=_NOW)
 
 
-def done_first(tx: sa.Connection, name: str) -> None:
-    """Say that `name` began now, unless it has before."""
-    _put(tx, name, leases.c.done_at.is_(None), done_at=_NOW)
+def keep_up(tx: sa.Connection, name: str, *, lapse: timedelta) -> None:
+    """Say that `name` goes on; it begins now where that was not said for `lapse`."""
+    until = clock.moment(sa.literal(lapse.total_seconds()))
+    begun = sa.case((leases.c.held_until > _NOW, leases.c.done_at), else_=_NOW)
+    insert = engines_of(tx).insert(leases).values(name=name, done_at=_NOW, held_until=until)
+    goes_on = {"done_at": begun, "held_until": until}
+    tx.execute(insert.on_conflict_do_update(index_elements=[leases.c.name], set_=goes_on))
 
 
-def done_at(tx: sa.Connection, name: str) -> datetime | None:
-    """When `name` was done; None for never."""
-    return tx.execute(sa.select(leases.c.done_at).where(leases.c.name == name)).scalar_one_or_none()
-
-
-def undo(tx: sa.Connection, name: str) -> None:
-    """Say that `name` was never done."""
-    tx.execute(sa.update(leases).where(leases.c.name == name).values(done_at=None))
+def kept_up_since(tx: sa.Connection, name: str) -> datetime | None:
+    """Since when `name` has gone on; None where it does not."""
+    goes_on = (leases.c.name == name) & (leases.c.held_until > _NOW)
+    return tx.execute(sa.select(leases.c.done_at).where(goes_on)).scalar_one_or_none()
 
 
 _NOW = clock.moment(sa.literal(0.0))

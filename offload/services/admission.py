@@ -31,14 +31,14 @@ class Admission:
             raise TooManyUploadsError(f"{self._running} uploads run already", retry_after=1)
 
     @contextmanager
-    def place(self, run: str) -> Iterator[None]:
+    def place(self, run: str, *, equal: bool = True) -> Iterator[None]:
         """One of the places, for an upload of `run`; raises as `check` does.
 
-        While fewer than a quarter are free, a run may have no more than an equal share of all.
+        While fewer than a quarter are free, a run may have no more than an equal share of all: if `equal`.
         """
         self.check()
         runs = len(self._running_of) + (run not in self._running_of)
-        scarce = self._running > self.most_of_a_run
+        scarce = equal and self._running > self.most_of_a_run
         if self._running_of[run] >= (self._places // runs if scarce else self.most_of_a_run):
             raise TooManyUploadsError(
                 f"{self._running_of[run]} uploads of this run run already", retry_after=1

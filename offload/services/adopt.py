@@ -244,13 +244,16 @@ def _free_name(tx: Transaction, run_uid: str, content: Content) -> str | None:
 
     Also where they were erased since: a stale writer does not bring back what was ended.
     """
-    for name in content.names:
-        versions = artifacts.versions(tx, run_uid, name)
-        if any(one.sha256 == content.sha256 and one.state is not State.LOST for one in versions):
-            return None
-        if not any(one.current and one.origin is None for one in versions):
-            return name
-    return content.names[-1]
+    versions = {name: artifacts.versions(tx, run_uid, name) for name in content.names}
+    there = (one for named in versions.values() for one in named if one.state is not State.LOST)
+    if any(one.sha256 == content.sha256 for one in there):
+        return None
+    free = (
+        name
+        for name, named in versions.items()
+        if not any(one.current and one.origin is None for one in named)
+    )
+    return next(free, content.names[-1])
 
 
 def _recognised(foreign: Iterable[Entry], known: Sequence[External]) -> dict[str, Entry]:

@@ -64,7 +64,7 @@ class Echoes:
         with self._lock:
             seen, before = version, self._known.pop(uid, None)
             if before and before.seen > version:  # another writer's came since
-                seen, intact = before.seen, before.intact
+                seen, intact = before.seen, intact and before.intact
             self._known[uid] = _Known(digest, version, names, seen, intact)
             if len(self._known) > self._most:
                 self._known.popitem(last=False)

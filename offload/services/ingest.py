@@ -135,7 +135,7 @@ class Ingest:
         self._asking: dict[_RunKey, asyncio.Future[Run]] = {}
         self._known_runs: dict[_RunKey, tuple[float, Run]] = {}
         self._admission = Admission(limits.concurrent)
-        # Apart, since one that waits for a place of its files would hold one that they need.
+        # Apart: in the places of uploads, requests would leave none to their own files.
         self._requests = Admission(limits.concurrent)
         self._senders = Senders(stall_seconds=limits.stall.total_seconds(), min_rate=limits.min_rate)
 
@@ -162,13 +162,15 @@ class Ingest:
             await self._run(upload)
             yield
 
-    async def put(self, upload: Upload, body: AsyncIterator[bytes]) -> Ingested:
+    async def put(self, upload: Upload, body: AsyncIterator[bytes], *, of_several: bool = False) -> Ingested:
         """Store `body`, a `steady` one, and record it; what the current version has is not stored twice.
+
+        One `of_several` comes in a request that has its place by `expect`.
 
         When this returns, the bytes and their row are durable. When it raises, nothing of the upload can be
         seen, and what could not be cleaned up is the orphan cleaner's.
         """
-        place = self._admission.place(f"{upload.namespace}/{upload.run}")
+        place = self._admission.place(f"{upload.namespace}/{upload.run}", equal=not of_several)
         with place, metrics.UPLOADS_RUNNING.track_inprogress():
             described = await self._describe(upload)
             known = await self._answer_before_body(described)

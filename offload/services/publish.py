@@ -219,6 +219,7 @@ class Publisher:
             self._send(read, projection, patch, schema, not_kept)
         else:
             self._echoes.remember(run.uid, read.status, read.resource_version)
+            self._remember_said(run.uid, read.status)
         self._not_kept.pop(run.uid, None)
         listed_again = [
             replace(one, state="listed")
@@ -288,10 +289,13 @@ class Publisher:
 
     def _remember_said(self, uid: str, status: Mapping[str, Any]) -> None:
         """So that a condition which another writer takes out, again and again, is told of once."""
-        if said := {condition["type"]: condition for condition in conditions.ours(status)}:
-            if len(self._said) >= _SAID_MOST:
-                self._said.clear()
-            self._said[uid] = said
+        said = {condition["type"]: condition for condition in conditions.ours(status)}
+        if not said:
+            self._said.pop(uid, None)
+            return
+        if len(self._said) >= _SAID_MOST:
+            self._said.clear()
+        self._said[uid] = said
 
     def _warn(self, read: AgentRun, projection: Projection) -> None:
         for transition in projection.transitions:

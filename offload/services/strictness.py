@@ -7,32 +7,33 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from offload.domain.conditions import OVER_LIMIT, ours
 from offload.domain.projection import finished_at
 from offload.domain.run import Run
 from offload.index import Index, Transaction, clock, leases
 
+LAPSE = timedelta(minutes=10)
+"""Without a controller in strict mode for so long, it was turned off."""
 _STRICT = "strict-since"
 
 
-def note_strictness(index: Index, *, strict: bool) -> None:
-    """Say as a controller starts whether its runs are judged from now on."""
+def note_strictness(index: Index) -> None:
+    """Say, as a strict controller starts and every minute, that runs are judged."""
     with index.begin() as tx:
-        if strict:
-            leases.done_first(tx, _STRICT)
-        else:
-            leases.undo(tx, _STRICT)
+        leases.keep_up(tx, _STRICT, lapse=LAPSE)
 
 
 def strict_since(tx: Transaction) -> datetime:
-    """Since when runs are judged; now, where a controller that does not has started since."""
-    return leases.done_at(tx, _STRICT) or clock.now(tx)
+    """Since when runs are judged; now, where no controller has said that they are."""
+    return leases.kept_up_since(tx, _STRICT) or clock.now(tx)
 
 
 def is_judged(run: Run, status: Mapping[str, Any], since: datetime) -> bool:
-    """Whether strict mode may fail the run: not if it succeeded before.
+    """Whether strict mode may fail the run: not if it succeeded before, unless the verdict was given already.
 
     One that does not say when it ended did so at its creation, at the earliest.
     """
+    given = any(one["type"] == OVER_LIMIT and one.get("status") == "True" for one in ours(status))
     # Kubernetes counts creation in whole seconds.
     ended = finished_at(status) or run.created_at + timedelta(seconds=1)
-    return status.get("phase") != "Succeeded" or ended >= since
+    return given or status.get("phase") != "Succeeded" or ended >= since

@@ -98,21 +98,23 @@ def _controller(  # noqa: PLR0913, PLR0917 - every adapter once
             mode=settings.publish,
             public_url=settings.public_url,
         )
-    _note_strictness(settings, index)
     follower = Follower(index, cluster, echoes, schema, publisher=publisher)
     return Controller(
         index,
         schema,
         follower,
         publisher,
-        jobs=_jobs(settings, index, objects, follower),
+        jobs=[*_jobs(settings, index, objects, follower), *_strictness(settings, index)],
         holder=holder,
         namespaces=settings.namespaces,
     )
 
 
-def _note_strictness(settings: Settings, index: Index) -> None:
-    note_strictness(index, strict=settings.artifacts_strict and settings.publish == "on")
+def _strictness(settings: Settings, index: Index) -> Sequence[Job]:
+    if not settings.artifacts_strict or settings.publish != "on":
+        return []
+    note_strictness(index)
+    return [Job("strictness", STRICTNESS_EVERY, lambda _stop: note_strictness(index))]
 
 
 def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follower) -> Sequence[Job]:
@@ -159,6 +161,4 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
         Job("sweep", settings.sweep_every, sweep_due),
         Job("erase", ERASE_EVERY, erase_due),
         Job("orphans", settings.orphan_grace, clean),
-        # Again and again, so that of two that differ during a rollout the one that stays has the last word.
-        Job("strictness", STRICTNESS_EVERY, lambda _stop: _note_strictness(settings, index)),
     ]

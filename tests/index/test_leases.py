@@ -1,11 +1,11 @@
 """Leases and periodic jobs.
 
 - one holder at a time, also among many at once; renewed, released, lapsed
-- a job is due when it was never done or long enough ago
+- a job is due when it was never done or long enough ago; what goes on, and began anew
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from offload.index import Index, leases
@@ -52,3 +52,21 @@ def test_a_job_is_due_until_it_is_done(given: Any) -> None:
         assert leases.acquire(tx, "sweep", holder="a", lease=MINUTE) is True
         leases.done(tx, "sweep")
     assert acquire(given.index, "b") is False
+
+
+def test_what_goes_on_began_once_and_anew_after_it_lapsed(index: Index) -> None:
+    def keep_up(lapse: timedelta) -> datetime | None:
+        with index.begin() as tx:
+            leases.keep_up(tx, "strict", lapse=lapse)
+        with index.read() as tx:
+            return leases.kept_up_since(tx, "strict")
+
+    with index.read() as tx:
+        assert leases.kept_up_since(tx, "strict") is None
+    first = keep_up(MINUTE)
+    assert first is not None
+    assert keep_up(MINUTE) == first
+    assert keep_up(-MINUTE) is None
+    anew = keep_up(MINUTE)
+    assert anew is not None
+    assert anew > first

@@ -47,6 +47,8 @@ def test_who_has_more_than_an_equal_share_waits_where_places_are_scarce(admissio
             pass
         first.close()
         assert _as_many_as_there_are(admission, "a", places) == 0
+        with admission.place("a", equal=False):  # one of several, whose request has its place
+            pass
         assert _as_many_as_there_are(admission, "c", places) == 2
 
 

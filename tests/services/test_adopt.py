@@ -223,6 +223,12 @@ def test_content_does_not_take_the_name_of_an_upload(room: Room) -> None:
     look_again(room, run)
     assert len(room.names(run)) == 3
     assert room.names(run)[2].startswith("adopted-")
+    with room.index.begin() as tx:
+        sweeping.tombstone(tx, [one.id for one in history(room, run)], state=State.DELETED, by="token:test")
+    known = len(history(room, run))
+    room.write(run.seen.name, {"artifacts": [{"name": "log", "url": "data:,theirs"}]})
+    look_again(room, run)
+    assert (len(history(room, run)), room.names(run)) == (known, [])
 
 
 def test_an_older_view_of_names_that_were_uploaded_again_removes_nothing(room: Room) -> None:

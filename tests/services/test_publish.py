@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from offload.cluster.interface import AgentRun
 from offload.cluster.standin.server import StandIn
 from offload.domain.artifact import State
+from offload.domain.conditions import rfc3339
 from offload.domain.projection import Caps
 from offload.errors import ClusterUnavailableError, StatusConflictError, StatusRefusedError
 from offload.index import publishing, sweeping
@@ -130,6 +131,22 @@ def test_a_condition_that_another_writer_takes_out_is_told_once(room: Room) -> N
         assert room.publish(run, publisher) is Outcome.WRITTEN
         assert room.status(run) == before
     assert len(room.events(run)) == 1
+
+
+def test_a_condition_that_is_said_again_after_it_was_not_is_told_again(room: Room) -> None:
+    run = room.create()
+    ids = [room.upload(run, f"log-{n}").id for n in range(3)]
+    publisher = room.publisher(caps=Caps(count=2))
+    room.publish(run, publisher)
+    with room.index.begin() as tx:
+        sweeping.tombstone(tx, ids[:1], state=State.DELETED, by="token:test")
+    room.write(run.seen.name, {"conditions": []})
+    publisher.note(room.run(run), room.read(run))
+    room.publish(run, publisher)
+    assert not room.status(run).get("conditions")
+    room.upload(run, "log-3")
+    room.publish(run, publisher)
+    assert len(room.events(run)) == 2
 
 
 @pytest.mark.parametrize("crd", ["early.yaml", "legacy.yaml"])
@@ -349,17 +366,34 @@ def test_a_pointer_that_is_brought_back_is_removed_by_the_next_publish(room: Roo
     assert room.names(run) == []
 
 
-@pytest.mark.parametrize("said", [{}, {"finishedAt": "2026-01-01T00:00:00Z"}])
+@pytest.mark.parametrize("says_when", [False, True])
+@pytest.mark.parametrize(("judged_from", "phase"), [(-60, "Failed"), (60, "Succeeded")])
 def test_strict_mode_fails_no_run_that_succeeded_before_it_was_turned_on(
-    room: Room, said: dict[str, str]
+    room: Room, judged_from: int, phase: str, *, says_when: bool
 ) -> None:
     run = room.create()
     for n in range(3):
         room.upload(run, f"log-{n}")
-    room.write(run.seen.name, {"phase": "Succeeded", **said})
-    room.judge_from(datetime.now(UTC) + timedelta(seconds=2))
+    now = datetime.now(UTC)
+    finished = {"finishedAt": rfc3339(now + timedelta(seconds=2))} if says_when else {}
+    room.write(run.seen.name, {"phase": "Succeeded", **finished})
+    room.judge_from(now + timedelta(seconds=judged_from))
     room.publish(run, caps=Caps(count=2), strict=True)
-    assert room.status(run)["phase"] == "Succeeded"
+    assert room.status(run)["phase"] == phase
+
+
+def test_a_verdict_that_was_given_is_given_again_whenever_strict_mode_began(room: Room) -> None:
+    run = room.create()
+    for n in range(3):
+        room.upload(run, f"log-{n}")
+    room.publish(run, caps=Caps(count=2), strict=True)
+    assert room.status(run)["phase"] == "Failed"
+    room.judge_from(datetime.now(UTC) + timedelta(hours=1))
+    room.write(run.seen.name, {"phase": "Succeeded"})
+    with room.index.begin() as tx:
+        publishing.touch(tx, run.seen.uid)
+    room.publish(run, caps=Caps(count=2), strict=True)
+    assert room.status(run)["phase"] == "Failed"
 
 
 def test_strict_mode_fails_the_run_and_loses_nothing(room: Room) -> None:
