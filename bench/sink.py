@@ -168,6 +168,7 @@ def serve(listener: socket.socket, store: Store) -> None:
             except (EOFError, OSError):
                 del connections[file]
                 sending.discard(file)
+                epoll.unregister(file)  # closing does not, where a fork has a copy of it
                 connection.close()
                 continue
             if connection.is_sending != (file in sending):
