@@ -38,6 +38,11 @@ def ours(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [condition for condition in listed(status) if is_ours(condition)]
 
 
+def is_over_limit(status: Mapping[str, Any]) -> bool:
+    """Whether strict mode's verdict stands there."""
+    return any(one["type"] == OVER_LIMIT and one.get("status") == "True" for one in ours(status))
+
+
 def rfc3339(time: datetime) -> str:
     """In UTC, to the second, as Kubernetes writes times."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

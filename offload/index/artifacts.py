@@ -44,6 +44,15 @@ def versions(tx: sa.Connection, run_uid: str, name: str) -> list[Artifact]:
     return all_artifacts(tx, _VERSIONS, {"the_run": run_uid, "the_name": name})
 
 
+def versions_by_name(tx: sa.Connection, run_uid: str, names: Iterable[str]) -> dict[str, list[Artifact]]:
+    """All versions of those of `names` that have any, tombstones included."""
+    found: dict[str, list[Artifact]] = {}
+    for piece in in_pieces(names):
+        for one in all_artifacts(tx, _OF_RUN.where(artifacts.c.name.in_(piece)), {"the_run": run_uid}):
+            found.setdefault(one.name, []).append(one)
+    return found
+
+
 def history(  # noqa: PLR0913 - each filter that is offered
     tx: sa.Connection,
     run_uid: str,

@@ -25,6 +25,9 @@ class moment(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL functi
         super().__init__(seconds)
 
 
+NOW = moment(sa.literal(0.0))
+
+
 @compiles(moment, "postgresql")
 def _of_postgresql(element: moment, compiler: Any, **options: Any) -> str:
     return f"clock_timestamp() + {compiler.process(element.clauses, **options)} * interval '1 second'"

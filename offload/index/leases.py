@@ -13,7 +13,7 @@ from offload.index.schema import leases
 def acquire(tx: sa.Connection, name: str, *, holder: str, lease: timedelta) -> bool:
     """Take or renew the lease `name`; False while another holder's is alive."""
     until = clock.moment(sa.literal(lease.total_seconds()))
-    free = leases.c.holder.is_(None) | (leases.c.holder == holder) | (leases.c.held_until <= _NOW)
+    free = leases.c.holder.is_(None) | (leases.c.holder == holder) | (leases.c.held_until <= clock.NOW)
     return _put(tx, name, free, holder=holder, held_until=until)
 
 
@@ -30,32 +30,29 @@ def due(tx: sa.Connection, name: str, *, every: timedelta) -> bool:
 
 def due_in(tx: sa.Connection, name: str, *, every: timedelta) -> timedelta:
     """How long until the job `name` is due; not above zero where it is."""
-    asked = sa.select(leases.c.done_at, _NOW).where(leases.c.name == name)
+    asked = sa.select(leases.c.done_at, clock.NOW).where(leases.c.name == name)
     last, now = tx.execute(asked).one_or_none() or (None, None)
     return timedelta(0) if last is None else last + every - now
 
 
 def done(tx: sa.Connection, name: str) -> None:
     """Say that the job `name` ended now."""
-    _put(tx, name, sa.true(), done_at=_NOW)
+    _put(tx, name, sa.true(), done_at=clock.NOW)
 
 
 def keep_up(tx: sa.Connection, name: str, *, lapse: timedelta) -> None:
     """Say that `name` goes on; it begins now where that was not said for `lapse`."""
     until = clock.moment(sa.literal(lapse.total_seconds()))
-    begun = sa.case((leases.c.held_until > _NOW, leases.c.done_at), else_=_NOW)
-    insert = engines_of(tx).insert(leases).values(name=name, done_at=_NOW, held_until=until)
+    begun = sa.case((leases.c.held_until > clock.NOW, leases.c.done_at), else_=clock.NOW)
+    insert = engines_of(tx).insert(leases).values(name=name, done_at=clock.NOW, held_until=until)
     goes_on = {"done_at": begun, "held_until": until}
     tx.execute(insert.on_conflict_do_update(index_elements=[leases.c.name], set_=goes_on))
 
 
 def kept_up_since(tx: sa.Connection, name: str) -> datetime | None:
     """Since when `name` has gone on; None where it does not."""
-    goes_on = (leases.c.name == name) & (leases.c.held_until > _NOW)
+    goes_on = (leases.c.name == name) & (leases.c.held_until > clock.NOW)
     return tx.execute(sa.select(leases.c.done_at).where(goes_on)).scalar_one_or_none()
-
-
-_NOW = clock.moment(sa.literal(0.0))
 
 
 def _put(tx: sa.Connection, name: str, where: sa.ColumnElement[bool], **values: Any) -> bool:

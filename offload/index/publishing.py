@@ -123,12 +123,12 @@ def oldest_dirty(tx: sa.Connection) -> datetime | None:
     return oldest
 
 
-_NOW, _AFTER_PAUSE = clock.moment(sa.literal(0.0)), clock.moment(sa.bindparam("pause", type_=sa.Float))
+_AFTER_PAUSE = clock.moment(sa.bindparam("pause", type_=sa.Float))
 _DUE = sa.select(runs.c.uid).where(
     runs.c.dirty_since.is_not(None),
     runs.c.deleted_at.is_(None),
-    runs.c.claimed_until.is_(None) | (runs.c.claimed_until <= _NOW),
-    runs.c.next_attempt_at.is_(None) | (runs.c.next_attempt_at <= _NOW),
+    runs.c.claimed_until.is_(None) | (runs.c.claimed_until <= clock.NOW),
+    runs.c.next_attempt_at.is_(None) | (runs.c.next_attempt_at <= clock.NOW),
 )
 _ENDED = runs.c.finished_at.is_not(None) | runs.c.phase.in_(sorted(TERMINAL_PHASES))
 _RANKS: Mapping[Order, Sequence[sa.ColumnElement[Any]]] = {
@@ -163,11 +163,11 @@ _RELEASED = {"claimed_by": None, "claimed_until": None, "next_attempt_at": _AFTE
 _REVISION = sa.bindparam("of_revision", type_=sa.BigInteger)
 _PUBLISHED = _CLAIMED.where(runs.c.published_revision <= _REVISION).values(
     published_revision=_REVISION,
-    published_at=_NOW,
+    published_at=clock.NOW,
     listed_count=sa.bindparam("listed"),
     publish_error=None,
     publish_failures=0,
-    dirty_since=sa.case((runs.c.revision > _REVISION, _NOW), else_=sa.null()),
+    dirty_since=sa.case((runs.c.revision > _REVISION, clock.NOW), else_=sa.null()),
     **_RELEASED,
 )
 _FAILED = _CLAIMED.values(

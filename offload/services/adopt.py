@@ -138,7 +138,8 @@ class Adopter:
             StoreUnavailableError, IndexUnavailableError, RunChangedError: and nothing may leave status.
         """
         parted = [split(entry, unfit_fields(entry, schema)) for entry in foreign]
-        missing = self._not_stored(run, [content for _, contents in parted for content in contents])
+        contents = [content for _, contents in parted for content in contents]
+        missing = self._not_stored(run, contents) if contents else []
         for start in range(0, len(missing), AT_A_TIME):
             self._store(run, missing[start : start + AT_A_TIME])
         pointing = _recognised([rest for rest, _ in parted if rest is not None], known)
@@ -148,14 +149,17 @@ class Adopter:
                 externals.save(tx, run.uid, changed)
         return bool(missing or changed)
 
-    def _not_stored(self, run: Run, contents: Iterable[Content]) -> list[Content]:
+    def _not_stored(self, run: Run, contents: Sequence[Content]) -> list[Content]:
         """Those whose bytes never had their name here, each by the name that it gets."""
-        missing: dict[tuple[str, bytes], Content] = {}
         with self._index.read() as tx:
-            for content in contents:
-                name = _free_name(tx, run.uid, content)
-                if name is not None:
-                    missing[name, content.sha256] = replace(content, name=name)
+            versions = artifacts.versions_by_name(
+                tx, run.uid, {name for content in contents for name in content.names}
+            )
+        missing: dict[tuple[str, bytes], Content] = {}
+        for content in contents:
+            name = _free_name(content, versions)
+            if name is not None:
+                missing[name, content.sha256] = replace(content, name=name)
         return list(missing.values())
 
     def _store(self, run: Run, contents: Sequence[Content]) -> None:
@@ -239,21 +243,20 @@ def _stands_for_ours(tx: Transaction, run_uid: str, entry: Entry, schema: Status
         return False
 
 
-def _free_name(tx: Transaction, run_uid: str, content: Content) -> str | None:
+def _free_name(content: Content, versions: Mapping[str, Sequence[Artifact]]) -> str | None:
     """The name under which to store it: the first that no upload has; None where its bytes had one of them.
 
     Also where they were erased since: a stale writer does not bring back what was ended.
     """
-    versions = {name: artifacts.versions(tx, run_uid, name) for name in content.names}
-    there = (one for named in versions.values() for one in named if one.state is not State.LOST)
-    if any(one.sha256 == content.sha256 for one in there):
-        return None
-    free = (
-        name
-        for name, named in versions.items()
-        if not any(one.current and one.origin is None for one in named)
-    )
-    return next(free, content.names[-1])
+    free = None
+    for name in content.names:
+        named = versions.get(name, ())
+        if any(one.sha256 == content.sha256 and one.state is not State.LOST for one in named):
+            return None
+        uploaded = any(one.current and one.origin is None for one in named)
+        if free is None and not uploaded:
+            free = name
+    return free or content.names[-1]
 
 
 def _recognised(foreign: Iterable[Entry], known: Sequence[External]) -> dict[str, Entry]:

@@ -56,11 +56,8 @@ class Echoes:
         self._remember(uid, status, resource_version, intact=False)
 
     def _remember(self, uid: str, status: Mapping[str, Any], resource_version: str, *, intact: bool) -> None:
-        digest, version, names = (
-            _digest(status),
-            version_of(resource_version),
-            names_of(status_entries(status)),
-        )
+        digest, names = _digest(status), names_of(status_entries(status))
+        version = version_of(resource_version)
         with self._lock:
             seen, before = version, self._known.pop(uid, None)
             if before and before.seen > version:  # another writer's came since
@@ -113,7 +110,6 @@ def is_blank(status: Mapping[str, Any]) -> bool:
 
 
 def _digest(status: Mapping[str, Any]) -> bytes:
-    said = conditions.ours(status)
-    failed = any(one.get("type") == conditions.OVER_LIMIT and one.get("status") == "True" for one in said)
-    ours = [status.get("artifacts") or [], said, status.get("phase") if failed else None]
+    phase = status.get("phase") if conditions.is_over_limit(status) else None
+    ours = [status.get("artifacts") or [], conditions.ours(status), phase]
     return hashlib.sha256(compact(ours)).digest()

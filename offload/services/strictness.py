@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from offload.domain.conditions import OVER_LIMIT, ours
+from offload.domain.conditions import is_over_limit
 from offload.domain.projection import finished_at
 from offload.domain.run import Run
 from offload.index import Index, Transaction, clock, leases
@@ -33,7 +33,6 @@ def is_judged(run: Run, status: Mapping[str, Any], since: datetime) -> bool:
 
     One that does not say when it ended did so at its creation, at the earliest.
     """
-    given = any(one["type"] == OVER_LIMIT and one.get("status") == "True" for one in ours(status))
     # Kubernetes counts creation in whole seconds.
     ended = finished_at(status) or run.created_at + timedelta(seconds=1)
-    return given or status.get("phase") != "Succeeded" or ended >= since
+    return is_over_limit(status) or status.get("phase") != "Succeeded" or ended >= since

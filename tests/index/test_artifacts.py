@@ -205,6 +205,7 @@ PLANS: list[tuple[str, Callable[[sa.Connection, str], object], bool]] = [
     ("ix_artifacts_state", lambda tx, uid: artifacts.history(tx, uid, state=State.LOST, limit=10), True),
     ("ix_artifacts_name", lambda tx, uid: artifacts.history(tx, uid, name_glob="17*", limit=10), False),
     ("ix_artifacts_name", lambda tx, uid: artifacts.versions(tx, uid, "17"), True),
+    ("ix_artifacts_name", lambda tx, uid: artifacts.versions_by_name(tx, uid, ["17", "18"]), False),
     (
         "ix_artifacts_created_at",
         lambda tx, uid: artifacts.history(tx, uid, since=LONG_AGO, until=LONG_AGO, limit=10),
