@@ -175,6 +175,10 @@ class Room:
         }
         return self.recorder.record_blocking(NewArtifact(**{**fields, **changes})).artifact
 
+    def upload_logs(self, run: AgentRun, count: int) -> list[Artifact]:
+        """`log-0`, `log-1`, …"""
+        return [self.upload(run, f"log-{n}") for n in range(count)]
+
     def run(self, run: AgentRun) -> Run:
         with self.index.read() as tx:
             found = runs.get(tx, run.seen.uid)
@@ -195,6 +199,15 @@ class Room:
 
     def publish(self, run: AgentRun, publisher: Publisher | None = None, **values: Any) -> Outcome:
         return (publisher or self.publisher(**values)).publish(self.claim(run))
+
+    def touch(self, run: AgentRun) -> None:
+        with self.index.begin() as tx:
+            publishing.touch(tx, run.seen.uid)
+
+    def look_again(self, run: AgentRun, publisher: Publisher | None = None, **values: Any) -> Outcome:
+        """Publish though nothing new was uploaded."""
+        self.touch(run)
+        return self.publish(run, publisher, **values)
 
 
 def open_schema() -> StatusSchema:

@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 
 from offload.cluster.interface import AgentRun
-from offload.index import Index, publishing
+from offload.index import Index
 from offload.index.recorder import Recorder
-from offload.services.publish import Outcome
 from tests.kube.audit import OURS, patches
 from tests.kube.control_plane import ControlPlane
 from tests.kube.schemas import Crd, status_of
@@ -59,15 +58,6 @@ class KubeRoom(Room):
         path = f"{AGENTRUNS}/{run.seen.name}"
         body = {**self.api.get(path).json(), "status": status}
         self.api.put(f"{path}/status", json=body).raise_for_status()
-
-    def touch(self, run: AgentRun) -> None:
-        with self.index.begin() as tx:
-            publishing.touch(tx, run.seen.uid)
-
-    def look_again(self, run: AgentRun, **values: Any) -> Outcome:
-        """Publish though nothing new was uploaded."""
-        self.touch(run)
-        return self.publish(run, **values)
 
     def patches(self, run: AgentRun) -> int:
         """How often our account has patched the run's status, as the API server logged it."""

@@ -21,7 +21,7 @@ from offload.cluster.interface import AgentRun
 from offload.domain.artifact import Artifact, Location
 from offload.domain.projection import Caps
 from offload.errors import ClusterUnavailableError, IndexUnavailableError, StoreUnavailableError
-from offload.index import artifacts, externals, publishing
+from offload.index import artifacts, externals
 from offload.services.publish import Outcome
 from tests.kube.room import KubeRoom
 from tests.kube.schemas import KEEPING, Crd, read
@@ -192,8 +192,7 @@ def test_two_controllers_at_once_store_once(room: KubeRoom, monkeypatch: pytest.
     run = room.create()
     names = [f"r-{n}" for n in range(40)]
     room.write(run.seen.name, {"artifacts": [{"name": name, "url": f"data:,{name}"} for name in names]})
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
+    room.touch(run)
     claimed = room.claim(run)
     both = threading.Barrier(2)
 

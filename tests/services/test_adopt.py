@@ -19,7 +19,7 @@ from offload.domain.artifact import Artifact, State
 from offload.domain.pointers import fingerprint
 from offload.domain.projection import Caps
 from offload.errors import StoreUnavailableError
-from offload.index import artifacts, externals, publishing, sweeping
+from offload.index import artifacts, externals, sweeping
 from offload.index.externals import External
 from offload.services.adopt import needs_adopting
 from offload.services.publish import Outcome
@@ -40,12 +40,6 @@ def standin() -> Iterator[StandIn]:
 def room(standin: StandIn, tmp_path: Path) -> Iterator[Room]:
     with publishing_room(standin, tmp_path) as room:
         yield room
-
-
-def look_again(room: Room, run: Any, **values: Any) -> Outcome:
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
-    return room.publish(run, **values)
 
 
 def history(room: Room, run: Any) -> list[Artifact]:
@@ -74,7 +68,7 @@ def test_content_becomes_an_artifact_before_it_leaves_status(
 ) -> None:
     run = room.create()
     room.write(run.seen.name, {"artifacts": [{"name": "report", "url": value}]})
-    assert look_again(room, run) is Outcome.WRITTEN
+    assert room.look_again(run) is Outcome.WRITTEN
     [artifact] = history(room, run)
     assert (artifact.name, artifact.content_type, artifact.origin) == ("report", content_type, "status:url")
     assert artifact.sha256 == hashlib.sha256(data).digest()
@@ -94,7 +88,7 @@ def test_nothing_leaves_status_while_the_store_is_away(room: Room) -> None:
         raise StoreUnavailableError
 
     room.objects.before = away
-    assert look_again(room, run) is Outcome.FAILED
+    assert room.look_again(run) is Outcome.FAILED
     assert room.status(run)["artifacts"] == [entry]
     assert history(room, run) == []
     room.objects.before = lambda *_: None
@@ -107,12 +101,12 @@ def test_adopting_twice_stores_once(room: Room) -> None:
     inline = {"artifacts": [{"name": "report", "url": "data:,x"}]}
     for _ in range(2):
         room.write(run.seen.name, inline)
-        look_again(room, run)
+        room.look_again(run)
     assert len(history(room, run)) == 1
     assert len(list(room.objects.list("offload/"))) == 1
     room.upload(run, "report", b"newer")
     room.write(run.seen.name, inline)
-    look_again(room, run)
+    room.look_again(run)
     assert len(history(room, run)) == 2
     assert room.status(run)["artifacts"][0]["url"] == history(room, run)[0].location.uri
 
@@ -121,11 +115,11 @@ def test_what_was_erased_does_not_come_back_with_a_stale_writer(room: Room) -> N
     run = room.create()
     inline = {"artifacts": [{"name": "report", "url": "data:,x"}]}
     room.write(run.seen.name, inline)
-    look_again(room, run)
+    room.look_again(run)
     with room.index.begin() as tx:
         sweeping.tombstone(tx, [history(room, run)[0].id], state=State.DELETED, by="token:test")
     room.write(run.seen.name, inline)
-    look_again(room, run)
+    room.look_again(run)
     assert len(history(room, run)) == 1
     assert room.status(run)["artifacts"] == []
 
@@ -135,7 +129,7 @@ def test_an_entry_that_points_elsewhere_is_listed_where_it_was_first_seen(room: 
     room.upload(run, "first")
     room.publish(run)
     room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
-    look_again(room, run)
+    room.look_again(run)
     room.upload(run, "last")
     room.publish(run)
     assert room.names(run) == ["first", "theirs", "last"]
@@ -150,25 +144,24 @@ def test_one_that_its_writer_removes_stays_removed_until_it_is_written_again(roo
     room.publish(run)
     assert room.names(run) == ["ours", "theirs"]
     room.write(run.seen.name, {"artifacts": room.status(run)["artifacts"][:1]})
-    look_again(room, run)
+    room.look_again(run)
     assert room.names(run) == ["ours"]
     assert states(room, run) == {"theirs": "removed"}
     room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
-    look_again(room, run)
+    room.look_again(run)
     assert room.names(run) == ["ours", "theirs"]
 
 
 def test_one_that_a_cap_trimmed_is_known_as_left_out_and_counted(room: Room) -> None:
     run = room.create()
     room.write(run.seen.name, {"artifacts": [ELSEWHERE]})
-    look_again(room, run, caps=Caps(count=2))
-    for n in range(2):
-        room.upload(run, f"log-{n}")
+    room.look_again(run, caps=Caps(count=2))
+    room.upload_logs(run, 2)
     room.publish(run, caps=Caps(count=2))
     assert room.names(run) == ["log-0", "log-1"]
     assert states(room, run) == {"theirs": "left-out"}
     assert room.status(run)["conditions"][0]["message"].startswith("2 of 3 ")
-    look_again(room, run, caps=Caps(count=3))
+    room.look_again(run, caps=Caps(count=3))
     assert room.names(run) == ["theirs", "log-0", "log-1"]
     assert states(room, run) == {"theirs": "listed"}
 
@@ -187,7 +180,7 @@ def test_an_entry_without_address_that_names_one_of_ours_is_replaced(room: Room)
 def test_content_beside_a_pointer_leaves_the_pointer(room: Room) -> None:
     run = room.create()
     room.write(run.seen.name, {"artifacts": [{**ELSEWHERE, "path": "data:,x"}]})
-    look_again(room, run)
+    room.look_again(run)
     assert [artifact.name for artifact in history(room, run)] == ["theirs.path"]
     assert ELSEWHERE in room.status(run)["artifacts"]
     assert sorted(room.names(run)) == ["theirs", "theirs.path"]
@@ -197,7 +190,7 @@ def test_content_beside_a_pointer_leaves_the_pointer(room: Room) -> None:
 def test_a_name_that_may_not_be_one_is_replaced(room: Room, name: str) -> None:
     run = room.create()
     room.write(run.seen.name, {"artifacts": [{"name": name, "path": "data:,x"}]})
-    look_again(room, run)
+    room.look_again(run)
     assert all(artifact.name.startswith("adopted-") for artifact in history(room, run))
     assert history(room, run)
 
@@ -215,19 +208,19 @@ def test_content_does_not_take_the_name_of_an_upload(room: Room) -> None:
     uploaded = room.upload(run, "log", b"of the runner")
     for _ in range(2):
         room.write(run.seen.name, {"artifacts": [{"name": "log", "url": "data:,theirs"}]})
-        look_again(room, run)
+        room.look_again(run)
     assert room.names(run) == ["log", "log.url"]
     assert room.status(run)["artifacts"][0]["url"] == uploaded.location.uri
     room.upload(run, "log.url", b"of the runner as well")
     room.write(run.seen.name, {"artifacts": [{"name": "log", "url": "data:,others"}]})
-    look_again(room, run)
+    room.look_again(run)
     assert len(room.names(run)) == 3
     assert room.names(run)[2].startswith("adopted-")
     with room.index.begin() as tx:
         sweeping.tombstone(tx, [one.id for one in history(room, run)], state=State.DELETED, by="token:test")
     known = len(history(room, run))
     room.write(run.seen.name, {"artifacts": [{"name": "log", "url": "data:,theirs"}]})
-    look_again(room, run)
+    room.look_again(run)
     assert (len(history(room, run)), room.names(run)) == (known, [])
 
 
@@ -236,10 +229,10 @@ def test_an_older_view_of_names_that_were_uploaded_again_removes_nothing(room: R
     room.upload(run, "log", b"1")
     room.publish(run)
     room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
-    look_again(room, run)
+    room.look_again(run)
     room.write(run.seen.name, {"artifacts": []})
     room.upload(run, "log", b"2")
-    look_again(room, run)
+    room.look_again(run)
     assert sorted(room.names(run)) == ["log", "theirs"]
 
 
@@ -247,19 +240,19 @@ def test_what_was_put_right_before_strict_mode_fails_no_run(room: Room) -> None:
     run = room.create()
     inline = {"artifacts": [{"name": "a", "url": "data:,x"}]}
     room.write(run.seen.name, {"phase": "Running", **inline})
-    look_again(room, run)
+    room.look_again(run)
     room.judge_from(datetime.now(UTC))
-    assert look_again(room, run, strict=True) is Outcome.UNCHANGED
+    assert room.look_again(run, strict=True) is Outcome.UNCHANGED
     assert room.status(run)["phase"] == "Running"
     room.write(run.seen.name, {"artifacts": [{"name": "b", "url": "data:,x"}]})
-    look_again(room, run, strict=True)
+    room.look_again(run, strict=True)
     assert room.status(run)["phase"] == "Failed"
 
 
 def test_strict_mode_counts_what_was_adopted(room: Room) -> None:
     run = room.create()
     room.write(run.seen.name, {"phase": "Running", "artifacts": [{"name": "a", "url": "data:,x"}]})
-    look_again(room, run, strict=True)
+    room.look_again(run, strict=True)
     assert room.status(run)["phase"] == "Failed"
     assert room.names(run) == ["a"]
 
@@ -268,7 +261,7 @@ def test_observing_stores_nothing_and_would_leave_inline_data_out(room: Room) ->
     run = room.create()
     room.write(run.seen.name, {"artifacts": [{"name": "a", "url": "data:,x"}, ELSEWHERE]})
     before = room.status(run)
-    assert look_again(room, run, mode="observe") is Outcome.OBSERVED
+    assert room.look_again(run, mode="observe") is Outcome.OBSERVED
     assert room.status(run) == before
     assert history(room, run) == []
     assert states(room, run) == {}

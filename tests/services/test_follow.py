@@ -133,8 +133,7 @@ def test_a_status_changed_while_nobody_followed_is_looked_at_again(room: Room) -
 
 def test_lower_caps_since_the_last_start_reach_runs_that_do_not_change(room: Room) -> None:
     run, small = room.create(), room.create()
-    for n in range(3):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 3)
     room.upload(small, "log")
     for one in (run, small):
         room.publish(one)

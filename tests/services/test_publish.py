@@ -22,7 +22,7 @@ from offload.domain.artifact import State
 from offload.domain.conditions import rfc3339
 from offload.domain.projection import Caps
 from offload.errors import ClusterUnavailableError, StatusConflictError, StatusRefusedError
-from offload.index import publishing, sweeping
+from offload.index import sweeping
 from offload.index.schema import runs as runs_table
 from offload.services.preview import preview
 from offload.services.publish import Outcome
@@ -62,7 +62,7 @@ class Cluster:
 
 def test_pointers_reach_status_oldest_first_and_the_run_is_clean(room: Room) -> None:
     run = room.create()
-    artifacts = [room.upload(run, f"log-{n}") for n in range(3)]
+    artifacts = room.upload_logs(run, 3)
     assert room.publish(run) is Outcome.WRITTEN
     assert [entry["uri"] for entry in room.status(run)["artifacts"]] == [a.location.uri for a in artifacts]
     kept = room.run(run)
@@ -76,9 +76,7 @@ def test_publishing_again_writes_nothing(room: Room) -> None:
     room.upload(run, "log")
     room.publish(run)
     before = room.read(run).resource_version
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
-    assert room.publish(run) is Outcome.UNCHANGED
+    assert room.look_again(run) is Outcome.UNCHANGED
     assert room.read(run).resource_version == before
 
 
@@ -92,8 +90,7 @@ def test_what_others_wrote_stays(room: Room) -> None:
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
     room.write(run.seen.name, {"phase": "Running", "theirs": {"a": 1}, "conditions": [ready]})
-    for n in range(3):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 3)
     room.publish(run, caps=Caps(count=2))
     status = room.status(run)
     assert status["phase"] == "Running"
@@ -103,8 +100,7 @@ def test_what_others_wrote_stays(room: Room) -> None:
 
 def test_a_cap_is_told_by_one_condition_and_one_event(room: Room) -> None:
     run = room.create()
-    for n in range(5):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 5)
     publisher = room.publisher(caps=Caps(count=3))
     room.publish(run, publisher)
     assert room.names(run) == ["log-2", "log-3", "log-4"]
@@ -118,28 +114,25 @@ def test_a_cap_is_told_by_one_condition_and_one_event(room: Room) -> None:
 
 def test_a_condition_that_another_writer_takes_out_is_told_once(room: Room) -> None:
     run = room.create()
-    for n in range(5):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 5)
     publisher = room.publisher(caps=Caps(count=3))
     room.publish(run, publisher)
     before = room.status(run)
     for _ in range(3):
         room.write(run.seen.name, {"artifacts": before["artifacts"][:1], "conditions": []})
         publisher.note(room.run(run), room.read(run))
-        with room.index.begin() as tx:
-            publishing.touch(tx, run.seen.uid)
-        assert room.publish(run, publisher) is Outcome.WRITTEN
+        assert room.look_again(run, publisher) is Outcome.WRITTEN
         assert room.status(run) == before
     assert len(room.events(run)) == 1
 
 
 def test_a_condition_that_is_said_again_after_it_was_not_is_told_again(room: Room) -> None:
     run = room.create()
-    ids = [room.upload(run, f"log-{n}").id for n in range(3)]
+    first, *_ = room.upload_logs(run, 3)
     publisher = room.publisher(caps=Caps(count=2))
     room.publish(run, publisher)
     with room.index.begin() as tx:
-        sweeping.tombstone(tx, ids[:1], state=State.DELETED, by="token:test")
+        sweeping.tombstone(tx, [first.id], state=State.DELETED, by="token:test")
     room.write(run.seen.name, {"conditions": []})
     publisher.note(room.run(run), room.read(run))
     room.publish(run, publisher)
@@ -158,9 +151,7 @@ def test_an_installed_schema_gets_the_entries_it_keeps(crd: str, tmp_path: Path)
         assert room.status(run)["artifacts"] == [
             {"name": "log", "key": artifact.location.key, "url": artifact.location.uri}
         ]
-        with room.index.begin() as tx:
-            publishing.touch(tx, run.seen.uid)
-        assert room.publish(run) is Outcome.UNCHANGED
+        assert room.look_again(run) is Outcome.UNCHANGED
 
 
 def test_a_conflict_is_answered_by_reading_and_projecting_again(room: Room) -> None:
@@ -195,9 +186,7 @@ def test_a_run_that_was_seen_is_published_by_one_request(room: Room) -> None:
     room.upload(run, "log-2")
     assert room.publish(run, cluster=cluster) is Outcome.WRITTEN
     assert reads == []
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
-    assert room.publish(run, cluster=cluster) is Outcome.UNCHANGED
+    assert room.look_again(run, cluster=cluster) is Outcome.UNCHANGED
     assert len(reads) == 1
 
 
@@ -274,8 +263,7 @@ def test_a_refusal_is_kept_as_the_runs_error_and_tried_later(room: Room) -> None
 
 def test_what_is_not_kept_is_an_error_and_never_sent_again_unchanged(room: Room) -> None:
     run = room.create()
-    for n in range(3):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 3)
 
     def lose(read: AgentRun, patch: Mapping[str, Any]) -> AgentRun:
         return room.cluster.patch_status(read, {"artifacts": patch["artifacts"][:1]})
@@ -360,9 +348,7 @@ def test_a_pointer_that_is_brought_back_is_removed_by_the_next_publish(room: Roo
     room.publish(run)
     assert room.names(run) == []
     room.write(run.seen.name, {"artifacts": old})
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
-    assert room.publish(run) is Outcome.WRITTEN
+    assert room.look_again(run) is Outcome.WRITTEN
     assert room.names(run) == []
 
 
@@ -372,8 +358,7 @@ def test_strict_mode_fails_no_run_that_succeeded_before_it_was_turned_on(
     room: Room, judged_from: int, phase: str, *, says_when: bool
 ) -> None:
     run = room.create()
-    for n in range(3):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 3)
     now = datetime.now(UTC)
     finished = {"finishedAt": rfc3339(now + timedelta(seconds=2))} if says_when else {}
     room.write(run.seen.name, {"phase": "Succeeded", **finished})
@@ -384,32 +369,26 @@ def test_strict_mode_fails_no_run_that_succeeded_before_it_was_turned_on(
 
 def test_a_verdict_that_was_given_is_given_again_whenever_strict_mode_began(room: Room) -> None:
     run = room.create()
-    for n in range(3):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 3)
     room.publish(run, caps=Caps(count=2), strict=True)
     assert room.status(run)["phase"] == "Failed"
     room.judge_from(datetime.now(UTC) + timedelta(hours=1))
     room.write(run.seen.name, {"phase": "Succeeded"})
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
-    room.publish(run, caps=Caps(count=2), strict=True)
+    room.look_again(run, caps=Caps(count=2), strict=True)
     assert room.status(run)["phase"] == "Failed"
 
 
 def test_strict_mode_fails_the_run_and_loses_nothing(room: Room) -> None:
     run = room.create()
     room.write(run.seen.name, {"phase": "Running"})
-    for n in range(3):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 3)
     publisher = room.publisher(caps=Caps(count=2), strict=True)
     room.publish(run, publisher)
     status = room.status(run)
     assert (status["phase"], status["reason"]) == ("Failed", "ArtifactsOverLimit")
     assert room.run(run).current_count == 3
     room.write(run.seen.name, {"phase": "Running", "conditions": []})
-    with room.index.begin() as tx:
-        publishing.touch(tx, run.seen.uid)
-    room.publish(run, publisher)
+    room.look_again(run, publisher)
     assert room.status(run)["phase"] == "Failed"
 
 
@@ -417,16 +396,14 @@ def test_strict_mode_fails_the_run_and_loses_nothing(room: Room) -> None:
 def test_strict_mode_fails_a_succeeded_run_only_for_earlier_excess(room: Room, finished: str) -> None:
     run = room.create()
     room.write(run.seen.name, {"phase": "Succeeded", "finishedAt": finished})
-    for n in range(3):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 3)
     room.publish(run, caps=Caps(count=2), strict=True)
     assert room.status(run)["phase"] == ("Succeeded" if finished < "2100" else "Failed")
 
 
 def test_a_preview_needs_no_cluster(room: Room) -> None:
     run = room.create()
-    for n in range(3):
-        room.upload(run, f"log-{n}")
+    room.upload_logs(run, 3)
     with room.index.read() as tx:
         projection = preview(
             tx,
