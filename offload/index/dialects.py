@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Protocol
+from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
@@ -121,8 +122,16 @@ class Engines(Protocol):
         """The parameters with which a statement that joins with `words` is executed."""
         ...
 
+    def given(self, *columns: sa.Column[Any]) -> sa.FromClause:
+        """A table of these columns of words and numbers, whose rows are a parameter: see `rows_given`."""
+        ...
+
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        ...
+
+    def insert_all(self, tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert `rows`, which all name the same columns."""
         ...
 
     def matches(self, column: sa.ColumnElement[str], glob: globs.Glob) -> sa.ColumnElement[bool]:
@@ -151,6 +160,18 @@ _COLUMNS = ("first", "second", "third")
 @cache  # the same object for the same table: statements that join with it are cached by it
 def _words(query: str, columns: tuple[str, ...]) -> sa.FromClause:
     return sa.text(query).columns(**dict.fromkeys(columns, Words)).subquery("words")
+
+
+def rows_given(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameter of a statement that takes its rows from `given`."""
+    return {"given": json.dumps(rows, default=_as_text, ensure_ascii=False)}
+
+
+def _as_text(value: bytes | datetime | UUID) -> str:
+    """As PostgreSQL reads it."""
+    if isinstance(value, bytes):
+        return rf"\x{value.hex()}"
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 class Sqlite:
@@ -201,8 +222,14 @@ class Sqlite:
     def words_given(self, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
         return {"words": json.dumps(rows)}
 
+    def given(self, *columns: sa.Column[Any]) -> sa.FromClause:
+        return _extracted(columns)
+
     def insert(self, table: sa.Table) -> sqlite.Insert:
         return sqlite.insert(table)
+
+    def insert_all(self, tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        tx.execute(sa.insert(table), rows)
 
     def matches(self, column: sa.ColumnElement[str], glob: globs.Glob) -> sa.ColumnElement[bool]:
         return column.op("GLOB", is_comparison=True)(globs.as_sqlite_glob(glob))
@@ -265,14 +292,49 @@ class PostgreSQL:
         by_column = zip(*rows, strict=True)
         return {f"every_{it}": list(values) for it, values in zip(_COLUMNS, by_column, strict=False)}
 
+    def given(self, *columns: sa.Column[Any]) -> sa.FromClause:
+        return _recordset(columns)
+
     def insert(self, table: sa.Table) -> postgresql.Insert:
         return postgresql.insert(table)
+
+    def insert_all(self, tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        # executemany sends a statement for each (docs/decisions/0024-a-batch-by-few-statements.md).
+        tx.execute(_insert_recordset(table, tuple(rows[0])), rows_given(rows))
 
     def matches(self, column: sa.ColumnElement[str], glob: globs.Glob) -> sa.ColumnElement[bool]:
         return column.op("~", is_comparison=True)(globs.as_regex(glob))
 
 
 _BY_NAME: Mapping[str, Engines] = {"sqlite": Sqlite(), "postgresql": PostgreSQL(), "postgres": PostgreSQL()}
+
+_GIVEN = sa.bindparam("given", type_=sa.Text)
+
+
+# Below, each the same object for the same columns, so that statements are cached by it.
+
+
+@cache
+def _extracted(columns: tuple[sa.Column[Any], ...]) -> sa.FromClause:
+    rows = sa.func.json_each(_GIVEN).table_valued("value")
+    fields = (sa.func.json_extract(rows.c.value, f"$.{it.name}", type_=it.type) for it in columns)
+    return sa.select(*(field.label(it.name) for field, it in zip(fields, columns, strict=True))).subquery(
+        "given"
+    )
+
+
+@cache
+def _recordset(columns: tuple[sa.Column[Any], ...]) -> sa.FromClause:
+    rows = sa.func.json_to_recordset(sa.cast(_GIVEN, postgresql.JSON))
+    fields = (sa.column(it.name, it.type) for it in columns)
+    return rows.table_valued(*fields).render_derived(name="given", with_types=True)
+
+
+@cache
+def _insert_recordset(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
+    given = _recordset(tuple(table.c[name] for name in names))
+    return sa.insert(table).from_select(names, sa.select(given))
+
 
 _LOCK_TEXT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:text, 0))")
 _LOCK_NUMBER = sa.text("SELECT pg_advisory_xact_lock(:number)")

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from offload.index.dialects import engines_of
 from offload.index.schema import runs
 
 
@@ -17,10 +18,12 @@ def dirty_since(now: datetime | sa.BindParameter[Any]) -> sa.ColumnElement[Any]:
 
 def lock(tx: sa.Connection, uids: Iterable[str], columns: tuple[sa.Column[Any], ...]) -> list[Any]:
     """`columns` of the runs, locked until the transaction ends; in uid order, so that no two deadlock."""
-    return list(tx.execute(_select_locking(columns), {"uids": sorted(uids)}))
+    engines = engines_of(tx)
+    asked = engines.words_given([(uid,) for uid in sorted(uids)])
+    return list(tx.execute(_select_locking(columns, engines.words(1)), asked))
 
 
 @cache
-def _select_locking(columns: tuple[sa.Column[Any], ...]) -> sa.Select[Any]:
-    wanted = runs.c.uid.in_(sa.bindparam("uids", expanding=True))
+def _select_locking(columns: tuple[sa.Column[Any], ...], asked: sa.FromClause) -> sa.Select[Any]:
+    wanted = runs.c.uid.in_(sa.select(asked.c.first))
     return sa.select(*columns).where(wanted).order_by(runs.c.uid).with_for_update()

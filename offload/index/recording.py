@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from offload.domain.artifact import Artifact, NewArtifact, State
 from offload.errors import NameExistsError, OffloadError, RunChangedError, UploadOutlivedError
 from offload.index import clock
-from offload.index.dialects import UtcDateTime, engines_of
+from offload.index.dialects import UtcDateTime, engines_of, rows_given
 from offload.index.dirty import dirty_since, lock
 from offload.index.rows import SELECT_ARTIFACT, all_artifacts
 from offload.index.schema import artifacts, runs
@@ -83,6 +83,16 @@ _LEDGER_COLUMNS = (
 )
 
 
+_COUNTERS = (
+    runs.c.uid,
+    runs.c.revision,
+    runs.c.stored_count,
+    runs.c.stored_bytes,
+    runs.c.total_count,
+    runs.c.current_count,
+)
+
+
 class _Book:
     """What a batch decides, row by row, and then writes at once."""
 
@@ -122,41 +132,27 @@ class _Book:
         older = self._superseded.difference(artifact.id for artifact in self._entered)
         if older:
             tx.execute(sa.update(artifacts).where(artifacts.c.id.in_(sorted(older))).values(current=False))
-        tx.execute(
-            sa.insert(artifacts),
+        engines = engines_of(tx)
+        engines.insert_all(
+            tx,
+            artifacts,
             [_values(artifact, current=artifact.id not in self._superseded) for artifact in self._entered],
         )
-        tx.execute(
-            _UPDATE_RUN,
-            [
-                {
-                    "of_uid": run.uid,
-                    "to_revision": run.revision,
-                    "to_stored_count": run.stored_count,
-                    "to_stored_bytes": run.stored_bytes,
-                    "to_total_count": run.total_count,
-                    "to_current_count": run.current_count,
-                    "at": self._now,
-                }
-                for run in self._ledgers.values()
-                if run.changed
-            ],
-        )
-        engines_of(tx).announce(tx)
+        changed = [
+            {column.name: getattr(run, column.name) for column in _COUNTERS}
+            for run in self._ledgers.values()
+            if run.changed
+        ]
+        tx.execute(_update_runs(engines.given(*_COUNTERS)), {**rows_given(changed), "at": self._now})
+        engines.announce(tx)
 
 
-_UPDATE_RUN = (
-    sa.update(runs)
-    .where(runs.c.uid == sa.bindparam("of_uid"))
-    .values(
-        revision=sa.bindparam("to_revision"),
-        stored_count=sa.bindparam("to_stored_count"),
-        stored_bytes=sa.bindparam("to_stored_bytes"),
-        total_count=sa.bindparam("to_total_count"),
-        current_count=sa.bindparam("to_current_count"),
-        dirty_since=dirty_since(sa.bindparam("at", type_=UtcDateTime)),
-    )
-)
+@cache
+def _update_runs(given: sa.FromClause) -> sa.Update:
+    """One statement for all runs."""
+    counters = {column.name: column for column in given.c if column.name != runs.c.uid.name}
+    at = sa.bindparam("at", type_=UtcDateTime)
+    return sa.update(runs).where(runs.c.uid == given.c.uid).values(**counters, dirty_since=dirty_since(at))
 
 
 def _lock_runs(tx: sa.Connection, batch: Sequence[NewArtifact]) -> dict[str, _Ledger]:
