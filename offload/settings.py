@@ -149,7 +149,8 @@ class Settings(BaseSettings):
     upload_memory: Size = Field(
         256 * 2**20,
         ge=16 * 2**20,
-        description="Bytes of bodies one process holds at most; past it, senders wait, for 30 s at most.",
+        description="Bytes of bodies one process holds at most; past it, senders wait, for 30 s at most. "
+        "The last quarter is for runs that hold nothing.",
     )
     upload_max_size: Size = Field(50 * 2**30, description="Bytes of one artifact at most.")
     upload_max_concurrent: int = Field(

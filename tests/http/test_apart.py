@@ -146,11 +146,11 @@ def test_who_waits_for_memory_is_told_after_a_while(monkeypatch: pytest.MonkeyPa
 
     async def test() -> None:
         held = ByteBudget(10)
-        async with held.reserve(8):
+        async with held.reserve(8, "a"):
             with pytest.raises(TooManyUploadsError):
-                async with asyncio.timeout(5), held.reserve(3):
+                async with asyncio.timeout(5), held.reserve(3, "b"):
                     pass
-            async with held.reserve(2):
+            async with held.reserve(2, "b"):
                 assert held.used == 10
         assert held.used == 0
 

@@ -1,9 +1,10 @@
 """The byte budget: bytes that may be held at once, which runs share in turn.
 
-Cases: runs take turns, however many uploads each has, and one that gives up costs its run no turn; what fits
-goes at once; what does not waits; a small one does not overtake a large one; more than the total counts as
-all of it; giving back on errors; one that gives up while it waits, or just as its turn comes, leaves the rest
-moving; whatever happens in whatever order, the total is never passed and all is given back.
+Cases: runs take turns, however many uploads each has, and one that gives up costs its run no turn; the last
+quarter is for runs that hold nothing, which overtake those that do; what fits goes at once; what does not
+waits; a small one does not overtake a large one; more than the total counts as all of it; giving back on
+errors; one that gives up while it waits, or just as its turn comes, leaves the rest moving; whatever happens
+in whatever order, the total is never passed and all is given back.
 """
 
 import asyncio
@@ -17,11 +18,11 @@ from offload.services.budget import ByteBudget
 
 
 class Holder:
-    """Holds some bytes until it is told to let go."""
+    """Holds some bytes, of a run of its own unless one is named, until it is told to let go."""
 
-    def __init__(self, budget: ByteBudget, size: int, run: str = "") -> None:
+    def __init__(self, budget: ByteBudget, size: int, run: str | None = None) -> None:
         self.holds, self._let_go = False, asyncio.Event()
-        self.task = asyncio.create_task(self._hold(budget, size, run))
+        self.task = asyncio.create_task(self._hold(budget, size, run or f"run-{id(self)}"))
 
     async def let_go(self) -> None:
         self._let_go.set()
@@ -75,6 +76,38 @@ def test_runs_take_turns() -> None:
     _run(test())
 
 
+def test_the_last_quarter_is_for_runs_that_hold_nothing() -> None:
+    async def test() -> None:
+        budget = ByteBudget(100)
+        several = [Holder(budget, 33, "A") for _ in range(3)]
+        await _settled()
+        assert [one.holds for one in several] == [True, True, False]
+        other, another = Holder(budget, 33, "B"), Holder(budget, 1, "B")
+        await _settled()
+        assert (other.holds, another.holds, budget.used) == (True, False, 99)
+        await several[0].let_go()
+        await _settled()
+        assert (several[2].holds, another.holds) == (False, True)  # A's third would be past three quarters
+        for one in (several[1], other, another):
+            await one.let_go()
+        await several[2].let_go()
+        assert (budget.used, list(budget._waiting), +budget._held) == (0, [], {})
+
+    _run(test())
+
+
+def test_a_run_alone_may_have_all_in_one_piece() -> None:
+    async def test() -> None:
+        budget = ByteBudget(100)
+        all_, more = Holder(budget, 100, "A"), Holder(budget, 1, "A")
+        await _settled()
+        assert (all_.holds, more.holds) == (True, False)
+        await all_.let_go()
+        await more.let_go()
+
+    _run(test())
+
+
 def test_who_gives_up_costs_its_run_no_turn() -> None:
     async def test() -> None:
         budget = ByteBudget(1)
@@ -111,7 +144,7 @@ def test_an_error_gives_back() -> None:
     async def test() -> None:
         budget = ByteBudget(10)
         with pytest.raises(ZeroDivisionError):
-            async with budget.reserve(7):
+            async with budget.reserve(7, "A"):
                 raise ZeroDivisionError
         assert budget.used == 0
 
