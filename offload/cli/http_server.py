@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from offload.cli.http_protocol import Protocol
 from offload.errors import ConfigError
 
 KEEP_ALIVE_SECONDS = 75
@@ -44,7 +45,8 @@ def config(app: Any, *, grace_seconds: float, workers: int = 1) -> uvicorn.Confi
         app,
         factory=isinstance(app, str),
         workers=workers,
-        http="httptools",
+        http=Protocol,
+        ws="none",
         loop="uvloop",
         lifespan="on",
         log_config=None,

@@ -1,0 +1,55 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol, where it takes a request for another than its sender meant.
+
+httptools ends a request that asks to upgrade at its headers, and reads its body as the next request. Java's
+HttpClient and `curl --http2` ask so with every request.
+"""
+
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class Protocol(HttpToolsProtocol):
+    """Serves what asks to upgrade as if it did not (RFC 9110, section 7.8), and keeps trailers apart."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.parser = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+
+    def on_headers_complete(self) -> None:
+        if self.parser.get_method() == b"CONNECT":
+            raise ValueError("this is no proxy")
+        if self.parser.should_upgrade():
+            return  # it comes again
+        super().on_headers_complete()
+        # What comes from now on are trailers, which are no headers (RFC 9110, section 6.5.1).
+        self.headers = []
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def head_without_upgrade(self) -> bytes:
+        """The head of the request that was read last, as it would be of one that asks for nothing."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        fields = (b"%s: %s\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, b"".join(fields))
+
+
+class _Parser(httptools.HttpRequestParser):
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                super().feed_data(rest)
+            except httptools.HttpParserUpgrade as ended:
+                super().feed_data(self._protocol.head_without_upgrade())
+                rest = rest[ended.args[0] :]
+            else:
+                return
