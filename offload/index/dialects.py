@@ -151,7 +151,7 @@ def engines_of(tx: sa.Connection) -> Engines:
 
 def announced(tx: sa.Connection) -> bool:
     """Whether `announce` was called in this transaction; asked once, at its end."""
-    return bool(tx.info.pop(_DIRTIED, False))
+    return not tx.invalidated and bool(tx.info.pop(_DIRTIED, False))  # no connection, no info
 
 
 _COLUMNS = ("first", "second", "third")

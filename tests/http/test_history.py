@@ -6,7 +6,8 @@ filters and order stay in `next`; a cursor of another list, of other filters, of
 list, or forged with places that no database takes (400); unknown and malformed query parameters; the list of
 runs with its filters and pages; a run's resource (counts, labels, agent, phase, publish state); before and
 after it is deleted; an explanation (not yet published, superseded, expired, run deleted,
-unusable schema); one artifact by id (GET, HEAD); DELETE (history stays, asked twice, counts); links behind a
+unusable schema); one artifact by id (GET, HEAD); DELETE (history stays, asked twice, counts; the database
+restarts: 503); links behind a
 proxy and by the setting; the shortcut answers as the framework does.
 """
 
@@ -18,11 +19,13 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import httpx
+import psycopg
 import pytest
 
 from offload.domain import cursors
 from offload.domain.artifact import State
 from offload.errors import PointersNotKeptError
+from offload.http import history
 from offload.index import sweeping
 
 
@@ -327,6 +330,29 @@ def test_erasing_leaves_the_history(service: Any, run: Any) -> None:
     assert len(service.keys(run)) == 1  # until its pointer is gone
     assert run.put("x", b"secret").status_code == 201
     assert service.http.delete(f"/v1/artifacts/{uuid4()}").status_code == 404
+
+
+def test_erasing_while_the_database_restarts_is_503(
+    serve: Any, create_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = create_database()
+    service = serve(database_url=url)
+    stored, reach = service.run().stored("x"), history.reach_artifact
+
+    def reach_and_restart(*arguments: Any) -> Any:
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        return reach(*arguments)
+
+    with monkeypatch.context() as restarting:
+        restarting.setattr(history, "reach_artifact", reach_and_restart)
+        answer = service.http.delete(f"/v1/artifacts/{stored['id']}")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json()["type"] == "urn:offload:problem:index-unavailable"
+    assert service.http.delete(f"/v1/artifacts/{stored['id']}").status_code == 200
 
 
 def test_links_start_with_what_the_proxy_says(service: Any, run: Any) -> None:

@@ -4,7 +4,8 @@
 - who freezes in a transaction loses it, and holds up others for some seconds at most
 - times come back aware and in UTC, whatever zone they came in; a naive one is refused
 - a statement that is its own transaction writes and knows the database's time
-- failures leave as IndexUnavailableError with their cause: no server, no tables, no free connection
+- failures leave as IndexUnavailableError with their cause: no server, a connection that ends inside a
+  transaction, no tables, no free connection
 - a URL that is not ours is refused without showing its password, and so is an SQLite that is too old
 - waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
   wake-up can be missed
@@ -21,6 +22,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -130,6 +132,23 @@ def test_an_index_out_of_reach_says_so_and_why(url: str, reason: str, transactio
     index.wait_for_dirty(0.1)
     assert time.monotonic() - started >= 0.1
     index.close()
+
+
+@pytest.mark.parametrize("transaction", ["begin", "begin_single", "read"])
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_connection_that_ends_inside_a_transaction_says_so(given: Any, url: str, transaction: str) -> None:
+    run = given.run()
+
+    def lose_it() -> None:
+        with getattr(given.index, transaction)() as tx:
+            with psycopg.connect(url, autocommit=True) as other:
+                pid = tx.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+                other.execute("SELECT pg_terminate_backend(%s)", [pid])
+            runs.get(tx, run.uid)
+
+    with pytest.raises(IndexUnavailableError):
+        lose_it()
+    assert given.get_run(run.uid) == run
 
 
 def test_a_database_without_tables_says_so(empty_url: str) -> None:
