@@ -171,7 +171,8 @@ class Settings(BaseSettings):
     )
     upload_stall: Duration = Field(
         timedelta(seconds=60),
-        description="How long a sender may send nothing before it is answered 408, or a reader take nothing.",
+        description="How long a sender may send nothing before it is answered 408, or a reader take nothing "
+        "before its connection ends.",
     )
     upload_min_rate: Size = Field(
         16 * 2**10,

@@ -50,7 +50,8 @@ def command(
     )
     logs.configure(level=os.environ.get("OFFLOAD_LOG_LEVEL", "warning"), form=base.log_format)
     with ExitStack() as stack:
-        listener = stack.enter_context(http_server.listen(_HOST, port))
+        stall = base.upload_stall.total_seconds()
+        listener = stack.enter_context(http_server.listen(_HOST, port, stall_seconds=stall))
         url = http_server.address_of(listener)
         around = stack.enter_context(surroundings(data, kube_port=kube_port, store=store.value))
         os.environ.update(store_environment(around.store))

@@ -11,12 +11,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class Protocol(HttpToolsProtocol):
-    """Serves what asks to upgrade as if it did not (RFC 9110, section 7.8), and keeps trailers apart."""
+    """Serves what asks to upgrade as if it did not (RFC 9110, section 7.8), and keeps trailers apart.
+
+    As the extension `offload.abort`, applications can end a connection at once: to close it waits until its
+    peer has taken what is written.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.parser = _Parser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"offload.abort": {"call": self.transport.abort}}
 
     def on_headers_complete(self) -> None:
         if self.parser.get_method() == b"CONNECT":

@@ -20,8 +20,15 @@ KEEP_ALIVE_SECONDS = 75
 _LOOK_AGAIN_SECONDS = 0.2
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `ConfigError` where the address cannot be bound."""
+def listen(host: str, port: int, *, stall_seconds: float = 0) -> socket.socket:
+    """A listening socket; where the system can, its connections end once their peers stall for twice as long.
+
+    Twice: the application ends what it knows of itself, and can tell; what it has answered is known to the
+    kernel alone. 0: the system's own limits.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
@@ -29,6 +36,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     # uvloop and asyncio set this only on sockets that name their protocol.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; a peer that takes nothing is not given up otherwise
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(2000 * stall_seconds))
     listener.set_inheritable(True)
     return listener
 

@@ -1,11 +1,12 @@
 """Bytes: by id, and by name."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +26,7 @@ from offload.http.problems import described
 from offload.services.browse import refuse_ended
 
 router = APIRouter()
+log = structlog.get_logger("offload.http")
 
 PRESIGNED_SECONDS = 300
 _SHORT = 64 * 2**10
@@ -140,7 +142,7 @@ async def _serve(request: Request, artifact: Artifact) -> Response:
         return Response(status_code=status, headers=headers)
     first, last = (wanted.first, wanted.last) if wanted else (0, None)
     answer = _Bytes if int(headers["Content-Length"]) > _SHORT else _ShortBytes
-    return answer(parts, artifact, first, last, status, headers)
+    return answer(request, artifact, first, last, status, headers)
 
 
 class _Bytes(StreamingResponse):
@@ -148,7 +150,7 @@ class _Bytes(StreamingResponse):
 
     def __init__(  # noqa: PLR0913, PLR0917 - what, which part of it, and how it is told
         self,
-        parts: Parts,
+        request: Request,
         artifact: Artifact,
         first: int,
         last: int | None,
@@ -156,7 +158,8 @@ class _Bytes(StreamingResponse):
         headers: dict[str, str],
     ) -> None:
         super().__init__((), status, headers)
-        self._parts, self._artifact, self._first, self._last = parts, artifact, first, last
+        self._request, self._parts = request, parts_of(request)
+        self._artifact, self._first, self._last = artifact, first, last
 
     async def stream_response(self, send: Send) -> None:
         objects, artifact, places = self._parts.objects, self._artifact, self._parts.downloads
@@ -167,9 +170,12 @@ class _Bytes(StreamingResponse):
                 places,
                 objects.get(artifact.location, first=self._first, last=self._last) as stream,
             ):
-                await self._pass_on(stream, _timed(send, self._parts.stall_seconds))
+                await self._pass_on(stream, _timed(send, self._parts.stall_seconds, self._abort))
         except ObjectMissingError:
             await run_in_threadpool(self._parts.browse.refuse_missing, artifact)
+
+    def _abort(self) -> None:
+        self._request.scope["extensions"]["offload.abort"]["call"]()
 
     async def _pass_on(self, stream: AsyncIterator[bytes], send: Send) -> None:
         self.body_iterator = stream
@@ -191,12 +197,17 @@ class _ShortBytes(_Bytes):
         await send({"type": "http.response.body", "body": body})
 
 
-def _timed(send: Send, seconds: float) -> Send:
-    """`send`, which ends a download whose reader takes nothing for so long: its place is for others."""
+def _timed(send: Send, seconds: float, abort: Callable[[], None]) -> Send:
+    """`send`, which ends a connection whose reader takes nothing for so long: its place is for others."""
 
     async def send_in_time(message: Message) -> None:
-        async with asyncio.timeout(seconds):
-            await send(message)
+        try:
+            async with asyncio.timeout(seconds):
+                await send(message)
+        except TimeoutError:
+            log.warning("download.stalled", seconds=seconds)
+            abort()
+            await send(message)  # to nobody: what is left is as after a reader that has gone
 
     return send_in_time
 

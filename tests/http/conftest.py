@@ -184,6 +184,12 @@ class Service:
         eventually(lambda: len(self.keys(run)) == objects)
         assert len(run.history()) == rows
 
+    def held(self, connection: socket.socket) -> bool:
+        """Whether the server still has its end of a connection."""
+        here = connection.getsockname()
+        ours = (open_one.transport for open_one in self.server.server_state.connections)
+        return any(transport.get_extra_info("peername") == here for transport in ours)
+
     @contextmanager
     def connect(self) -> Iterator[socket.socket]:
         """A bare connection."""
@@ -278,7 +284,8 @@ def serving(
         )
         store = objects or Shelf()
         app = make_app(values, open_store=lambda _settings: store)
-        listener = http_server.listen("127.0.0.1", 0)
+        stall = values.upload_stall.total_seconds()
+        listener = http_server.listen("127.0.0.1", 0, stall_seconds=stall)
         server = uvicorn.Server(http_server.config(around(app), grace_seconds=1))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()

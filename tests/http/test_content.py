@@ -6,7 +6,8 @@ exact, weak, list, *); HEAD of all of them; Content-Disposition with Unicode, qu
 run is sandboxed; an empty artifact; version= and uid=; a name that was never there, an ended one (410 for
 expired, deleted and lost, with by whom and when), a newer version that ended brings the older one back; lost
 bytes are 410 only where the marker proves it, and the row says so; what the sweep ends while it is read is
-not lost; a client that leaves frees the store's connection; more downloads than are given at once (503); a
+not lost; a client that leaves frees the store's connection, and one that takes nothing loses its own, whatever
+it asked for; more downloads than are given at once (503); a
 stored stream that breaks ends the connection; a store that is away is 503; a presigned redirect where the
 store has a public address; the shortcut answers as the framework does; readers at the same time share a look
 into the index, and its failure; readers of unknown runs hold up no others while the API server hangs.
@@ -15,7 +16,9 @@ into the index, and its failure; readers of unknown runs hold up no others while
 import asyncio
 import hashlib
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -24,6 +27,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from offload.domain.artifact import State
 from offload.domain.digests import format_digest
@@ -394,17 +398,31 @@ def test_one_download_more_than_are_given_is_503(serve: Any, eventually: Callabl
     assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
 
 
-def test_a_reader_that_takes_nothing_gives_its_place_back(
-    serve: Any, eventually: Callable[..., None]
+def test_a_reader_that_takes_nothing_loses_its_place_and_its_connection(
+    serve: Any, eventually: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     service = serve(download_max_concurrent=1, upload_stall=timedelta(seconds=1))
     run = service.run()
     run.stored("large", b"x" * 64 * MIB)
-    with service.connect() as connection:
+    with service.connect() as connection, capture_logs() as logged:
         connection.sendall(service.request("GET", run.at("large")))
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert service.held(connection)
         eventually(lambda: service.objects.downloads == 0)
+        eventually(lambda: not service.held(connection), 1)
         assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
+    assert {line["event"] for line in logged if line["log_level"] != "info"} == {"download.stalled"}
+    assert not caplog.records  # uvicorn's own
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system cannot")
+def test_answers_that_nobody_takes_are_not_kept(serve: Any, eventually: Callable[..., None]) -> None:
+    service = serve(upload_stall=timedelta(milliseconds=500))
+    with service.connect() as connection:
+        connection.sendall(service.request("GET", "/openapi.json") * 1000)
+        time.sleep(0.2)
+        assert service.held(connection)
+        eventually(lambda: not service.held(connection))
 
 
 class Breaks(MemoryObjects):
