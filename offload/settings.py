@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from offload.domain.limits import PART_LEAST, PREFIX_BYTES, STATUS_ENTRIES
-from offload.domain.quantities import format_duration, parse_duration, parse_size
+from offload.domain.limits import PART_COUNT, PART_LEAST, PREFIX_BYTES, STATUS_ENTRIES
+from offload.domain.quantities import format_duration, format_size, parse_duration, parse_size
 from offload.errors import ConfigError
+from offload.objects.parts import part_size_of
+from offload.services.pieces import PIECE
 
 
 def _duration(value: Any) -> Any:
@@ -198,8 +200,13 @@ class Settings(BaseSettings):
     def _fits_together(self) -> Self:
         if self.workers > 1 and self.uses_sqlite:
             raise ValueError("workers: SQLite takes one worker; set OFFLOAD_DATABASE_URL to a PostgreSQL")
-        if self.upload_memory < 4 * self.upload_part_size:
-            raise ValueError("upload_memory: must be at least four times upload_part_size")
+        part = part_size_of(self.upload_max_size, self.upload_part_size)
+        if self.upload_memory < 4 * part + PIECE:
+            raise ValueError(
+                f"upload_memory: must be at least {format_size(4 * part + PIECE)}, as one upload can hold "
+                f"four parts of {format_size(part)} and 1 MiB; a part is upload_part_size, or a "
+                f"{PART_COUNT:,}th of upload_max_size where that is more"
+            )
         return self
 
     @property

@@ -1,7 +1,7 @@
 """docs/settings.md says what `offload.settings.Settings` says.
 
 Cases: every setting has its row, with every name, its default, its unit and its reason, and no row is left
-over; the example values in the text are ones that the settings take.
+over; variables without our prefix set nothing; the memory for uploads holds the largest one's window.
 """
 
 import re
@@ -16,9 +16,11 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from offload.domain.quantities import format_duration, format_size
-from offload.settings import CommaList, Duration, Port, Settings, Size, environment_names
+from offload.errors import ConfigError
+from offload.settings import CommaList, Duration, Port, Settings, Size, environment_names, load_settings
 
 TEXT = (Path(__file__).parents[2] / "docs/settings.md").read_text()
+MIB = 2**20
 PORT_MOST = 65535
 UNITS = {Duration: "duration", Size: "size", Port: "port", CommaList: "list", SecretStr: "URL, secret"}
 
@@ -88,3 +90,21 @@ def test_a_variable_without_a_prefix_of_ours_sets_nothing(name: str, monkeypatch
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv(name.upper(), "7")
     assert getattr(Settings(), name) == Settings.model_fields[name].default
+
+
+@pytest.mark.parametrize(
+    ("part_size", "max_size", "least"),
+    [
+        ("8MiB", "50GiB", 33 * MIB),  # a 10,000th of it is smaller than a part
+        ("8MiB", "500GiB", 209 * MIB),
+        ("5MiB", "1B", 21 * MIB),
+    ],
+)
+def test_one_upload_never_needs_more_than_the_memory_for_all(
+    part_size: str, max_size: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFLOAD_UPLOAD_PART_SIZE", part_size)
+    monkeypatch.setenv("OFFLOAD_UPLOAD_MAX_SIZE", max_size)
+    assert load_settings(upload_memory=least).upload_memory == least
+    with pytest.raises(ConfigError, match=f"upload_memory: must be at least {least // MIB} MiB"):
+        load_settings(upload_memory=least - 1)

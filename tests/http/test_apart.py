@@ -161,12 +161,12 @@ def test_small_bodies_pass_by_pipes_that_hold_all_memory(
     serve: Any, eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "PATIENCE_SECONDS", 0.2)
-    service = serve(upload_memory=32 * MIB)
+    service = serve(upload_memory=33 * MIB)
     run = service.run()
     with service.connect() as pipe:
         pipe.sendall(service.request("PUT", run.at("pipe"), "Transfer-Encoding: chunked"))
         pipe.sendall(b"11000\r\n" + b"x" * 0x11000 + b"\r\n")
-        eventually(lambda: service.parts.ingest._budget.used == 32 * MIB)
+        eventually(lambda: service.parts.ingest._budget.used == 33 * MIB)
         started = time.monotonic()
         assert run.put("small", timeout=SOON).status_code == 201
         large = run.put("large", b"x" * MIB, timeout=SOON)

@@ -276,7 +276,7 @@ def test_slow_senders_do_not_keep_the_memory_that_others_wait_for(
     serve: Any, read_answer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(senders, "PRESSED_SECONDS", 0.3)
-    service = serve(upload_memory=20 * MIB, upload_part_size=5 * MIB, upload_min_rate=2**20)
+    service = serve(upload_memory=25 * MIB, upload_part_size=5 * MIB, upload_min_rate=2**20)
     run, other = service.run(), service.run()
     with service.connect() as slow, ThreadPoolExecutor(1) as threads:
         # Of unknown length, it holds a whole window.

@@ -6,11 +6,11 @@ exact, weak, list, *); HEAD of all of them; Content-Disposition with Unicode, qu
 run is sandboxed; an empty artifact; version= and uid=; a name that was never there, an ended one (410 for
 expired, deleted and lost, with by whom and when), a newer version that ended brings the older one back; lost
 bytes are 410 only where the marker proves it, and the row says so; what the sweep ends while it is read is
-not lost; a client that leaves frees the store's connection, and one that takes nothing loses its own, whatever
-it asked for; more downloads than are given at once (503); a
-stored stream that breaks ends the connection; a store that is away is 503; a presigned redirect where the
-store has a public address; the shortcut answers as the framework does; readers at the same time share a look
-into the index, and its failure; readers of unknown runs hold up no others while the API server hangs.
+not lost; a client that leaves frees the store's connection, and one that takes nothing loses its own,
+whatever it asked for; more downloads than are given at once (503); a stored stream that breaks ends the
+connection; a store that is away is 503; a presigned redirect where the store has a public address; the
+shortcut answers as the framework does; readers at the same time share a look into the index, and its failure;
+readers of unknown runs hold up no others while the API server hangs.
 """
 
 import asyncio
