@@ -38,6 +38,7 @@ _ELSEWHERE = frozenset(
 _REDIRECTS = frozenset({301, 307})
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 _NO_SUCH_OPERATION_STATUS = frozenset({405, 501})
+_SUCCESS = range(200, 300)
 _SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
 
 
@@ -80,7 +81,8 @@ def _answered(error: ClientError, doing: str) -> OffloadError:
     if code in _MISSING and error.operation_name in _FINDING:
         return ObjectMissingError(said)
     passes = status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED
-    if passes or status in _PASSING_STATUS or code in _PASSES:
+    failed_inside = status in _SUCCESS  # sent before the store knew: an error of the server's too
+    if passes or failed_inside or status in _PASSING_STATUS or code in _PASSES:
         return StoreUnavailableError(said)
     return StoreRefusedError(said)
 

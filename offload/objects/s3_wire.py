@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -123,6 +124,10 @@ class S3Wire:
                 body = _Body(part, within=self._connection.read_timeout)
                 request = _Request("PUT", location, query, headers, payload, body)
                 async with await self._ask(request) as answer:
+                    if not answer.headers.get(
+                        "ETag"
+                    ):  # as to complete, a PUT can be answered 200 with an error
+                        raise await _refusal("PUT", answer, otherwise="without an ETag")
                     return answer.headers
 
         return await self._insist(doing, ask)
@@ -137,6 +142,10 @@ class S3Wire:
         request = _Request("GET", location, query, headers, _EMPTY)
         answer = await self._insist(doing, lambda: self._ask(request))
         try:
+            if "Range" in headers and answer.status != HTTPStatus.PARTIAL_CONTENT:
+                raise StoreRefusedError(
+                    f"{doing}: the store answered {answer.status} where a range was asked"
+                )
             yield _pieces(answer, doing)
         finally:
             answer.close()
@@ -191,7 +200,7 @@ class S3Wire:
         if answer.status < _REDIRECTED:
             return answer
         async with answer:
-            raise _refusal(request.method, answer.status, await answer.content.read(_ERROR_BYTES))
+            raise await _refusal(request.method, answer, otherwise=str(answer.status))
 
     async def _payload(self, part: Part) -> str:
         """What the signature says of the body: its SHA-256, or nothing where that costs much unasked."""
@@ -332,13 +341,14 @@ def _address_in(signed_url: str) -> _Address:
     return _Address(f"{url.scheme}://{url.netloc}", host, url.path.rstrip("/"), region, proxy)
 
 
-def _refusal(method: str, status: int, body: bytes) -> ClientError:
-    """An answer of the store's that is no success, as botocore raises it."""
+async def _refusal(method: str, answer: aiohttp.ClientResponse, *, otherwise: str) -> ClientError:
+    """An answer of the store's that is no success, as botocore raises it, with its code or `otherwise`."""
+    body = await answer.content.read(_ERROR_BYTES)
     try:
-        code = ET.fromstring(body).findtext("Code") or str(status)  # noqa: S314 - the store is trusted, the size bounded
+        code = ET.fromstring(body).findtext("Code") or otherwise  # noqa: S314 - the store is trusted, the size bounded
     except ET.ParseError:
-        code = str(status)
-    said: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        code = otherwise
+    said: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": answer.status}}
     return ClientError(said, "GetObject" if method == "GET" else "PutObject")
 
 

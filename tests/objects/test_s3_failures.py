@@ -2,7 +2,8 @@
 
 - connection refused, no such bucket, wrong keys
 - one failed request is tried again, and a store that keeps failing mid-way leaves nothing
-- a download that breaks is an error, never a short success
+- a download that breaks is an error, never a short success; so is a range that the store ignores
+- a PUT that is answered 200 without an ETag is none
 - CompleteMultipartUpload: a lost reply, 200 with an error inside, 409, an upload that someone aborted
 - a task that is cancelled while the upload is opened, stored or completed
 - DeleteObjects: not known to the store, one key refused
@@ -152,6 +153,31 @@ def test_a_download_that_breaks_is_never_a_short_success(shelf: Any, proxy: Any,
 
     with pytest.raises(StoreUnavailableError):
         shelf.get(location)
+
+
+@pytest.mark.parametrize("size", [5, PART + 1])
+@pytest.mark.parametrize("body", [ERROR_INSIDE, b""])
+def test_a_200_that_names_no_object_is_no_success(
+    shelf: Any, proxy: Any, verdicts: Any, body: bytes, size: int
+) -> None:
+    proxy.rule = once(lambda seen: seen.method == "PUT", verdicts.answer(200, body))
+    assert shelf.get(shelf.put("log", b"x" * size)) == b"x" * size
+
+    proxy.rule = lambda seen: verdicts.answer(200, body) if seen.method == "PUT" else None
+    with pytest.raises(StoreUnavailableError, match="InternalError" if body else "without an ETag"):
+        shelf.put("other", b"x" * size)
+    assert shelf.names() == ["log"]
+
+
+def test_a_store_that_ignores_a_range_is_an_error(shelf: Any, proxy: Any, verdicts: Any) -> None:
+    location = shelf.put("log", b"<Error><Code>NoSuchKey</Code></Error>")
+    whole = shelf.get(location)
+    proxy.rule = lambda _seen: verdicts.answer(200, whole)
+
+    for first, last in ((0, 3), (7, None)):
+        with pytest.raises(StoreRefusedError, match="range"):
+            shelf.get(location, first, last)
+    assert shelf.get(location) == whole
 
 
 def test_a_lost_reply_to_complete_is_decided_by_the_object(shelf: Any, proxy: Any, verdicts: Any) -> None:
