@@ -144,6 +144,12 @@ class NameExistsError(OffloadError):
     type = "name-exists"
 
 
+class PreconditionFailedError(OffloadError):
+    """The request is for other bytes than the artifact has."""
+
+    type = "precondition-failed"
+
+
 class RangeNotSatisfiableError(OffloadError):
     """No byte of the requested range exists."""
 

@@ -20,6 +20,7 @@ from offload.domain.digests import format_digest
 from offload.domain.ranges import parse_range
 from offload.errors import ObjectMissingError, TooManyDownloadsError
 from offload.http.access import needs, reach_artifact
+from offload.http.conditions import has_them, range_header, refuse_other_bytes
 from offload.http.names import NAMED_PATH, Name, exact_name
 from offload.http.parts import Parts, parts_of
 from offload.http.problems import described
@@ -46,6 +47,7 @@ _REFUSALS = (
     errors.ArtifactExpiredError,
     errors.ArtifactDeletedError,
     errors.ArtifactLostError,
+    errors.PreconditionFailedError,
     errors.RangeNotSatisfiableError,
     errors.StoreUnavailableError,
     errors.StoreRefusedError,
@@ -115,6 +117,7 @@ async def named_content(
 async def _serve(request: Request, artifact: Artifact) -> Response:
     request.state.noted = {"run": artifact.run_uid, "artifact": str(artifact.id)}
     refuse_ended(artifact)
+    refuse_other_bytes(request, artifact)
     parts = parts_of(request)
     headers = {
         **_SAFE,
@@ -124,7 +127,7 @@ async def _serve(request: Request, artifact: Artifact) -> Response:
         "Content-Disposition": disposition(artifact.name),
         "X-Artifact-Id": str(artifact.id),
     }
-    if _has_it(request, artifact):
+    if has_them(request, artifact):
         return Response(status_code=304, headers=headers)
     if request.method == "GET" and parts.redirects:
         elsewhere = await run_in_threadpool(_presigned, parts, artifact)
@@ -132,7 +135,7 @@ async def _serve(request: Request, artifact: Artifact) -> Response:
             # The store's own answer cannot say what the bytes must be; who follows can verify them by this.
             known = {name: headers[name] for name in ("ETag", "Repr-Digest", "X-Artifact-Id")}
             return RedirectResponse(elsewhere, 307, {"Cache-Control": "no-store", **known})
-    wanted = parse_range(_range_header(request, artifact), artifact.size_bytes)
+    wanted = parse_range(range_header(request, artifact), artifact.size_bytes)
     if wanted:
         headers["Content-Range"] = f"bytes {wanted.first}-{wanted.last}/{artifact.size_bytes}"
     headers["Content-Length"] = str(wanted.length if wanted else artifact.size_bytes)
@@ -217,19 +220,6 @@ def disposition(name: str) -> str:
     base = name.rpartition("/")[2]
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in base)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(base, safe='')}"
-
-
-def _has_it(request: Request, artifact: Artifact) -> bool:
-    """Whether If-None-Match names these bytes, compared weakly (RFC 9110, section 13.1.2)."""
-    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    return "*" in tags or artifact.etag in tags
-
-
-def _range_header(request: Request, artifact: Artifact) -> str | None:
-    """The Range header, unless If-Range names other bytes (RFC 9110, section 13.1.5)."""
-    if request.method != "GET" or request.headers.get("if-range", artifact.etag) != artifact.etag:
-        return None
-    return request.headers.get("range")
 
 
 def _presigned(parts: Parts, artifact: Artifact) -> str | None:

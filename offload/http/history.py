@@ -19,6 +19,7 @@ from offload.domain.limits import PAGE_DEFAULT, PAGE_MOST
 from offload.domain.times import format_time, parse_time
 from offload.errors import InvalidCursorError
 from offload.http.access import asker, needs, reach_artifact
+from offload.http.conditions import refuse_other_bytes
 from offload.http.parts import parts_of
 from offload.http.problems import described
 from offload.http.schemas import (
@@ -201,13 +202,16 @@ def get_artifact(request: Request, response: Response, id: UUID) -> ArtifactOut:
 
 
 @router.delete(
-    "/v1/artifacts/{id}", operation_id="eraseArtifact", responses=described(errors.ArtifactNotFoundError)
+    "/v1/artifacts/{id}",
+    operation_id="eraseArtifact",
+    responses=described(errors.ArtifactNotFoundError, errors.PreconditionFailedError),
 )
 @needs(Permission.DELETE, over="artifact")
 def erase_artifact(request: Request, id: UUID) -> ArtifactOut:  # noqa: A002 - its name in the path
     """Erase: content answers 410 from now on, the bytes go once no pointer is left, history stays."""
     parts = parts_of(request)
     reached = reach_artifact(request, parts.browse.artifact(id))
+    refuse_other_bytes(request, reached)
     erased = parts.erase(reached.id, asker(request))
     return artifact_out(request, erased, erased.expires_at)
 

@@ -32,6 +32,7 @@ STATUS: Mapping[type[OffloadError], int] = {
     errors.RunUidMismatchError: 409,
     errors.ArtifactGoneError: 410,
     errors.NameExistsError: 412,
+    errors.PreconditionFailedError: 412,
     errors.UploadTooLargeError: 413,
     errors.UnsupportedMediaTypeError: 415,
     errors.RangeNotSatisfiableError: 416,

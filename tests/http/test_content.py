@@ -2,15 +2,15 @@
 
 Cases: whole, by both ways, with every header; ranges (206; first, last, suffix, past the end, none satisfied
 416, several, other units and bad ones ignored); If-Range with the right and a wrong tag; If-None-Match (304:
-exact, weak, list, *); HEAD of all of them; Content-Disposition with Unicode, quotes and line ends; what could
-run is sandboxed; an empty artifact; version= and uid=; a name that was never there, an ended one (410 for
-expired, deleted and lost, with by whom and when), a newer version that ended brings the older one back; lost
-bytes are 410 only where the marker proves it, and the row says so; what the sweep ends while it is read is
-not lost; a client that leaves frees the store's connection, and one that takes nothing loses its own,
-whatever it asked for; more downloads than are given at once (503); a stored stream that breaks ends the
-connection; a store that is away is 503; a presigned redirect where the store has a public address; the
-shortcut answers as the framework does; readers at the same time share a look into the index, and its failure;
-readers of unknown runs hold up no others while the API server hangs.
+exact, weak, list, *); If-Match (412, before either); HEAD of all of them; Content-Disposition with Unicode,
+quotes and line ends; what could run is sandboxed; an empty artifact; version= and uid=; a name that was never
+there, an ended one (410 for expired, deleted and lost, with by whom and when), a newer version that ended
+brings the older one back; lost bytes are 410 only where the marker proves it, and the row says so; what the
+sweep ends while it is read is not lost; a client that leaves frees the store's connection, and one that takes
+nothing loses its own, whatever it asked for; more downloads than are given at once (503); a stored stream
+that breaks ends the connection; a store that is away is 503; a presigned redirect where the store has a
+public address; the shortcut answers as the framework does; readers at the same time share a look into the
+index, and its failure; readers of unknown runs hold up no others while the API server hangs.
 """
 
 import asyncio
@@ -126,6 +126,25 @@ def test_bytes_that_the_client_has_are_304(
     assert (answer.status_code, answer.content) == (304, b"")
     assert answer.headers["ETag"] == f'"{stored["sha256"]}"'
     assert service.http.request(method, url, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@HEAD_TOO
+@pytest.mark.parametrize("tags", ['"other"', 'W/"{}"', ""])
+def test_a_reader_of_other_bytes_is_refused(service: Any, run: Any, method: str, tags: str) -> None:
+    stored = run.stored("x", DATA)
+    headers = {"If-Match": tags.format(stored["sha256"]), "If-None-Match": "*", "Range": "bytes=9999-"}
+    for url in (run.at("x"), f"/v1/artifacts/{stored['id']}/content"):
+        answer = service.http.request(method, url, headers=headers)
+        assert answer.status_code == 412
+        if method == "GET":
+            assert answer.json()["type"] == "urn:offload:problem:precondition-failed"
+
+
+@HEAD_TOO
+@pytest.mark.parametrize("tags", ['"{}"', 'W/"a", "{}"', "*"])
+def test_a_reader_of_these_bytes_gets_them(service: Any, run: Any, method: str, tags: str) -> None:
+    headers = {"If-Match": tags.format(run.stored("x", DATA)["sha256"]), "Range": "bytes=1-2"}
+    assert service.http.request(method, run.at("x"), headers=headers).status_code in {206, 200}
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ filters and order stay in `next`; a cursor of another list, of other filters, of
 list, or forged with places that no database takes (400); unknown and malformed query parameters; the list of
 runs with its filters and pages; a run's resource (counts, labels, agent, phase, publish state); before and
 after it is deleted; an explanation (not yet published, superseded, expired, run deleted,
-unusable schema); one artifact by id (GET, HEAD); DELETE (history stays, asked twice, counts; the database
-restarts: 503); links behind a
-proxy and by the setting; the shortcut answers as the framework does.
+unusable schema); one artifact by id (GET, HEAD); DELETE (history stays, asked twice, counts; If-Match; the
+database restarts: 503); links behind a proxy and by the setting; the shortcut answers as the framework does.
 """
 
 import re
@@ -330,6 +329,15 @@ def test_erasing_leaves_the_history(service: Any, run: Any) -> None:
     assert len(service.keys(run)) == 1  # until its pointer is gone
     assert run.put("x", b"secret").status_code == 201
     assert service.http.delete(f"/v1/artifacts/{uuid4()}").status_code == 404
+
+
+def test_erasing_other_bytes_than_were_meant_erases_nothing(service: Any, run: Any) -> None:
+    stored = run.stored("x")
+    url = f"/v1/artifacts/{stored['id']}"
+    refused = service.http.delete(url, headers={"If-Match": '"other"'})
+    assert (refused.status_code, refused.json()["type"]) == (412, "urn:offload:problem:precondition-failed")
+    assert run.history() == [stored]
+    assert service.http.delete(url, headers={"If-Match": f'"{stored["sha256"]}"'}).status_code == 200
 
 
 def test_erasing_while_the_database_restarts_is_503(
