@@ -36,6 +36,13 @@ router = APIRouter()
 _AT_ONCE = 32
 """Small files of one POST that are on their way together, and so in one commit: 2,700 files/s; 16, 2,000."""
 
+_PLAIN = {
+    "content-encoding": ("identity",),
+    "transfer-encoding": ("chunked",),
+    "content-transfer-encoding": ("7bit", "8bit", "binary"),
+}
+"""By header, the codings that leave a body's bytes as they are."""
+
 _NOT_SAID = frozenset({"", "application/x-www-form-urlencoded"})
 """Content types that mean the sender said nothing: the second is what curl -d adds unasked."""
 
@@ -180,7 +187,7 @@ async def post_artifacts(
     request: Request, namespace: str, run: str, query: Annotated[UploadQuery, Query()]
 ) -> Response:
     """Store several files in one round trip: each part is an artifact, named by its `filename`."""
-    _refuse_coding(request.headers)
+    _refuse_coding(_whole_fields(request.headers))
     each = Upload(namespace, run, name="", uid=query.uid, type=query.type, expires=query.expires)
     async with parts_of(request).ingest.expect(each):
         results = await _send_all(request, each)
@@ -337,6 +344,7 @@ def _content_type(headers: Mapping[str, str]) -> str | None:
 
 def _part_content_type(part: Part) -> str | None:
     """Curl and browsers write application/octet-stream where they do not know better than we do."""
+    _refuse_coding(part.headers)
     content_type = part.headers.get("content-type", "").strip()
     return None if content_type in {*_NOT_SAID, "application/octet-stream"} else content_type
 
@@ -363,8 +371,10 @@ def _only_new_name(headers: Mapping[str, str]) -> bool:
 
 
 def _refuse_coding(headers: Mapping[str, str]) -> None:
-    coding = headers.get("content-encoding", "identity")
-    if coding.strip().lower() not in {"", "identity"}:
-        raise UnsupportedMediaTypeError(
-            f"Content-Encoding {coding!r} would hide what the bytes are; send a compressed file as it is"
-        )
+    """Refuse what is coded: the bytes are stored as they come, and nobody takes the coding off again."""
+    for field, plain in _PLAIN.items():
+        coding = headers.get(field, "")
+        if coding.strip().lower() not in {"", *plain}:
+            raise UnsupportedMediaTypeError(
+                f"{field.title()} {coding!r} would hide what the bytes are; send a compressed file as it is"
+            )

@@ -7,7 +7,7 @@ filename; a filename that is no UTF-8, has quotes, slashes; curl's own form; pla
 before and after a file (what was stored is told); no part; headers past the bound; more parts than are
 taken; not multipart (415); a large part is streamed; a large part that is refused is skipped; 1,000 small
 files; fewer places than files; type and expires are for all; what is wrong for all (an unknown run, its uid,
-type, expires) is told before the body is read; a content coding is refused.
+type, expires) is told before the body is read; a coding of the body or of a part is refused.
 """
 
 import asyncio
@@ -228,6 +228,24 @@ def test_what_is_not_multipart_is_415(service: Any, run: Any, content_type: str)
 def test_a_content_coding_is_refused(run: Any) -> None:
     answer = _post(run, _form(("a", b"1")), headers={"Content-Encoding": "gzip"})
     assert answer.status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("field", "refused", "taken"),
+    [
+        ("Content-Encoding", "gzip", "identity"),
+        ("Content-Transfer-Encoding", "base64", "binary"),
+        ("Content-Transfer-Encoding", "quoted-printable", "8BIT"),
+    ],
+)
+def test_a_part_in_a_coding_is_refused(run: Any, field: str, refused: str, taken: str) -> None:
+    form = _form(("coded", b"MQ==", {field: refused}), ("plain", b"1", {field: taken}))
+    answer = _post(run, form)
+    assert answer.status_code == 422
+    coded, plain = answer.json()["results"]
+    assert (coded["status"], plain["status"]) == (415, 201)
+    assert coded["problem"]["detail"].startswith(f"{field} '{refused}'")
+    assert [artifact["name"] for artifact in run.history()] == ["plain"]
 
 
 class Gate(MemoryObjects):

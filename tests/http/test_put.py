@@ -5,9 +5,9 @@ bytes (a new version); A, B, A (three versions); with a length, chunked, empty, 
 slashes, Unicode, percent signs, U+FFFD, a namespace called artifacts, and each rule that a name can break;
 types and content types, given, by default and refused; digests of both headers and both algorithms, right,
 wrong, malformed, contradicting, unknown, in two lines; what must not be ignored (ranges, other conditions,
-content codings); If-None-Match: *; expires (a duration, a time, past, later than the rule, not one); too
-large by its length and as it comes; unknown query parameters; a request id of the client's own; the shortcut
-answers as the framework does.
+content and transfer codings); If-None-Match: *; expires (a duration, a time, past, later than the rule, not
+one); too large by its length and as it comes; unknown query parameters; a request id of the client's own; the
+shortcut answers as the framework does.
 """
 
 import hashlib
@@ -252,6 +252,21 @@ def test_a_content_coding_is_refused(service: Any, run: Any) -> None:
     _assert_refused(answer, 415, "unsupported-media-type", "Content-Encoding 'gzip'")
     service.assert_nothing_left(run)
     assert run.put("x", headers={"Content-Encoding": "identity"}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "coding",
+    ["Transfer-Encoding: gzip, chunked", "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked"],
+)
+def test_a_transfer_coding_that_would_be_stored_is_refused(
+    service: Any, run: Any, read_answer: Callable[..., Any], coding: str
+) -> None:
+    with service.connect() as connection:
+        connection.sendall(service.request("PUT", run.at("x"), coding) + b"5\r\nhello\r\n0\r\n\r\n")
+        answer = read_answer(connection)
+        assert answer.status == 415
+        assert b"Transfer-Encoding 'gzip, chunked'" in answer.read()
+    service.assert_nothing_left(run)
 
 
 def test_if_none_match_takes_new_names_only(service: Any, run: Any) -> None:
