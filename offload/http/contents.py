@@ -24,6 +24,7 @@ from offload.http.conditions import has_them, range_header, refuse_other_bytes
 from offload.http.names import NAMED_PATH, Name, exact_name
 from offload.http.parts import Parts, parts_of
 from offload.http.problems import described
+from offload.http.queries import NO_QUERY
 from offload.services.browse import refuse_ended
 
 router = APIRouter()
@@ -77,8 +78,20 @@ class VersionQuery(BaseModel):
     uid: str | None = Field(None, description="The incarnation that is meant.", pattern="^[!-~]{1,128}$")
 
 
-@router.get("/v1/artifacts/{id}/content", operation_id="getContent", tags=["bytes"], responses=_ANSWERS)
-@router.head("/v1/artifacts/{id}/content", operation_id="headContent", tags=["bytes"], responses=_ANSWERS)
+@router.get(
+    "/v1/artifacts/{id}/content",
+    operation_id="getContent",
+    tags=["bytes"],
+    responses=_ANSWERS,
+    dependencies=[NO_QUERY],
+)
+@router.head(
+    "/v1/artifacts/{id}/content",
+    operation_id="headContent",
+    tags=["bytes"],
+    responses=_ANSWERS,
+    dependencies=[NO_QUERY],
+)
 @needs(Permission.READ, over="artifact")
 async def content(request: Request, id: UUID) -> Response:  # noqa: A002 - its name in the path
     """The bytes of one artifact."""

@@ -22,6 +22,7 @@ from offload.http.access import asker, needs, reach_artifact
 from offload.http.conditions import refuse_other_bytes
 from offload.http.parts import parts_of
 from offload.http.problems import described
+from offload.http.queries import NO_QUERY
 from offload.http.schemas import (
     ArtifactOut,
     ArtifactPage,
@@ -186,10 +187,16 @@ def _artifacts(request: Request, namespace: str, run: str, query: HistoryQuery) 
 
 
 @router.get(
-    "/v1/artifacts/{id}", operation_id="getArtifact", responses=described(errors.ArtifactNotFoundError)
+    "/v1/artifacts/{id}",
+    operation_id="getArtifact",
+    responses=described(errors.ArtifactNotFoundError),
+    dependencies=[NO_QUERY],
 )
 @router.head(
-    "/v1/artifacts/{id}", operation_id="headArtifact", responses=described(errors.ArtifactNotFoundError)
+    "/v1/artifacts/{id}",
+    operation_id="headArtifact",
+    responses=described(errors.ArtifactNotFoundError),
+    dependencies=[NO_QUERY],
 )
 @needs(Permission.READ, over="artifact")
 def get_artifact(request: Request, response: Response, id: UUID) -> ArtifactOut:  # noqa: A002 - its name in the path
@@ -205,6 +212,7 @@ def get_artifact(request: Request, response: Response, id: UUID) -> ArtifactOut:
     "/v1/artifacts/{id}",
     operation_id="eraseArtifact",
     responses=described(errors.ArtifactNotFoundError, errors.PreconditionFailedError),
+    dependencies=[NO_QUERY],
 )
 @needs(Permission.DELETE, over="artifact")
 def erase_artifact(request: Request, id: UUID) -> ArtifactOut:  # noqa: A002 - its name in the path

@@ -151,7 +151,7 @@ async def put_artifact(
             "model": UploadResults,
             "description": "At least one was refused; sending it again will not help.",
         },
-        **described(*_REFUSALS, errors.InvalidMultipartError),
+        **described(*_REFUSALS, errors.InvalidMultipartError, errors.NameExistsError),
         503: {
             "description": "At least one failed and may succeed later; the results tell which. Or a problem.",
             "content": {
@@ -187,8 +187,17 @@ async def post_artifacts(
     request: Request, namespace: str, run: str, query: Annotated[UploadQuery, Query()]
 ) -> Response:
     """Store several files in one round trip: each part is an artifact, named by its `filename`."""
-    _refuse_coding(_whole_fields(request.headers))
-    each = Upload(namespace, run, name="", uid=query.uid, type=query.type, expires=query.expires)
+    headers = _whole_fields(request.headers)
+    _refuse_coding(headers)
+    each = Upload(
+        namespace,
+        run,
+        name="",
+        uid=query.uid,
+        type=query.type,
+        expires=query.expires,
+        only_new_name=_only_new_name(headers),
+    )
     async with parts_of(request).ingest.expect(each):
         results = await _send_all(request, each)
     return JSONResponse(

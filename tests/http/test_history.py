@@ -180,6 +180,16 @@ def test_a_query_that_is_not_valid_is_refused_by_its_name(full: Any, query: dict
     assert answer.json()["detail"].startswith(f"{next(iter(query))}: ")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("DELETE", ""), ("GET", "/content"), ("HEAD", "/content")]
+)
+def test_a_parameter_of_what_takes_none_is_refused(run: Any, method: str, path: str) -> None:
+    artifact = run.stored("a", b"1")
+    answer = run.http.request(method, f"/v1/artifacts/{artifact['id']}{path}", params={"dryRun": "true"})
+    assert answer.status_code == 400
+    assert run.http.get(run.at("a")).content == b"1"
+
+
 def test_runs_are_listed_newest_first_with_their_filters(service: Any) -> None:
     namespace = _namespace(service)
     made = [service.run(namespace=namespace, agentRef={"name": f"agent-{n % 2}"}) for n in range(5)]

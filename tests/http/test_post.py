@@ -7,7 +7,8 @@ filename; a filename that is no UTF-8, has quotes, slashes; curl's own form; pla
 before and after a file (what was stored is told); no part; headers past the bound; more parts than are
 taken; not multipart (415); a large part is streamed; a large part that is refused is skipped; 1,000 small
 files; fewer places than files; type and expires are for all; what is wrong for all (an unknown run, its uid,
-type, expires) is told before the body is read; a coding of the body or of a part is refused.
+type, expires) is told before the body is read; a coding of the body or of a part is refused; If-None-Match
+is for each of the files, other conditions are refused.
 """
 
 import asyncio
@@ -326,6 +327,22 @@ def test_files_of_one_request_never_take_more_places_than_there_are(serve: Any, 
     answer = _post(run, _form(*((f"f{n}", b"%d" % n) for n in range(100))))
     assert answer.status_code == 201, answer.text
     assert len(run.history()) == 100
+
+
+def test_only_new_names_are_stored_where_that_is_asked(run: Any) -> None:
+    run.stored("there", b"old")
+    files = _form(("there", b"new"), ("other", b"new"))
+    answer = _post(run, files, headers={"If-None-Match": "*"})
+    results = answer.json()["results"]
+    assert (answer.status_code, [one["status"] for one in results]) == (422, [412, 201])
+    assert results[0]["problem"]["type"] == "urn:offload:problem:name-exists"
+    assert run.http.get(run.at("there")).content == b"old"
+
+
+def test_other_conditions_are_refused(run: Any) -> None:
+    answer = _post(run, _form(("a", b"1")), headers={"If-Match": '"x"'})
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:offload:problem:invalid-header")
+    assert run.http.get(run.at("a")).status_code == 404
 
 
 def test_type_and_expiry_are_for_all(run: Any) -> None:
