@@ -8,12 +8,15 @@ everything works; its figures are none, so it writes nothing.
 """
 
 import argparse
-import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import psutil
 
 from bench import report
 from bench.effort import QUICK, Effort
@@ -21,6 +24,9 @@ from bench.goals import ROWS
 from bench.measure import Figure
 from bench.rows import big, cluster, history, memory, restart, small, start
 from bench.servers import Databases, Servers
+
+LEAST_PAIRS = 5
+_LOOK_SECONDS = 2.0
 
 Row = Callable[[Servers, Effort], Iterator[Figure]]
 
@@ -56,6 +62,10 @@ def main() -> None:
     unknown = set(chosen.names) - set(MEASURES)
     if unknown:
         options.error(f"there is no {', '.join(sorted(unknown))}")
+    if chosen.pairs < LEAST_PAIRS:
+        options.error(f"a figure is of {LEAST_PAIRS} pairs at least; --quick shows that it works")
+    if not shutil.which("curl"):
+        options.error("there is no curl on PATH")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the servers are ended in order too
     effort = QUICK if chosen.quick else Effort(pairs=chosen.pairs)
     names = chosen.names or list(MEASURES)
@@ -74,21 +84,26 @@ def _measure(names: list[str], effort: Effort, command: str | None) -> list[str]
     with ExitStack() as of_all:
         databases = Databases(of_all)
         for name in names:
-            began, before = time.monotonic(), os.getloadavg()[0]
-            print(f"{name}: load average before {before:.2f}", flush=True)
+            before = psutil.cpu_percent(_LOOK_SECONDS)
+            began = time.monotonic()
+            print(f"{name}: the machine was {before} % busy before", flush=True)
             figures: list[Figure] = []
             try:
                 with ExitStack() as of_row:
                     for figure in MEASURES[name](Servers(databases, of_row), effort):
-                        figures.append(figure.with_config(load_before=before, command=command))
-                        print(f"  {report.line(figures[-1])}", flush=True)
+                        figures.append(figure)
+                        print(f"  {report.line(figure)}", flush=True)
             except Exception as error:  # noqa: BLE001 - told, and the others go on
                 print(f"  failed: {error!r}", flush=True)
                 failed.append(name)
-            else:
-                if command:
-                    report.write(figures)
-            print(f"  after {time.monotonic() - began:.0f} s", flush=True)
+            took = round(time.monotonic() - began)
+            print(f"  after {took} s", flush=True)
+            if command and name not in failed:
+                said = {
+                    "busy_before": before, "took_s": took, "measured": datetime.now(UTC).date().isoformat(),
+                    "command": command,
+                }  # fmt: skip
+                report.write([figure.with_config(**said) for figure in figures])
     return failed
 
 

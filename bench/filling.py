@@ -1,8 +1,10 @@
 """An index with many rows, made by COPY."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
@@ -12,21 +14,23 @@ _RUNS = """
 INSERT INTO runs (uid, namespace, name, created_at, first_seen_at, resource_version, labels, agent, phase,
   revision, published_revision, published_at, listed_count, publish_failures, stored_count, stored_bytes,
   total_count, current_count)
-SELECT %(uid)s || n, %(namespace)s, 'run-' || n, now() - n * interval '1 second', now(), '1', '{}',
-  'agent-' || n %% 10, (ARRAY['Succeeded', 'Failed'])[n %% 2 + 1], %(each)s, %(each)s, now(), 50, 0, %(each)s,
-  %(each)s * 4096, %(each)s, %(each)s
-FROM generate_series(0, %(runs)s - 1) AS n
+SELECT md5(%(namespace)s || n)::uuid::text, %(namespace)s, 'run-' || n, now() - n * interval '1 second',
+  now(), '1', '{}', 'agent-' || n %% 10, (ARRAY['Succeeded', 'Failed'])[n / 10 %% 2 + 1], has, has, now(),
+  least(has, 50), 0, has, has * 4096, has, has
+FROM generate_series(0, %(runs)s + %(empty)s - 1) AS n, LATERAL (
+  SELECT CASE WHEN n < %(runs)s THEN %(each)s ELSE 0 END AS has) AS artifacts
 """
 _MADE = """
 COPY (
-  SELECT gen_random_uuid(), '{uid}' || (n / {each}), (n % {each} + 1)::bigint,
+  SELECT gen_random_uuid(), uid, (n % {each} + 1)::bigint,
     'logs/step-' || (n % {each}) || '.log',
     (ARRAY['log', 'diff', 'report', 'file'])[n % 4 + 1], 'text/plain', 4096::bigint, sha256(n::text::bytea),
     'offload',
-    '{namespace}/run-' || (n / {each}) || '/{uid}' || (n / {each}) || '/' || gen_random_uuid()
-      || '/logs/step-' || (n % {each}) || '.log',
+    '{namespace}/run-' || (n / {each}) || '/' || uid || '/' || gen_random_uuid() || '/logs/step-'
+      || (n % {each}) || '.log',
     now() - ({rows} - n) * interval '1 millisecond', true, 'stored'
-  FROM generate_series(0, {rows} - 1) AS n
+  FROM generate_series(0, {rows} - 1) AS n, LATERAL (
+    SELECT md5('{namespace}' || n / {each})::uuid::text AS uid) AS run
 ) TO STDOUT (FORMAT binary)
 """
 _TAKEN = """
@@ -39,12 +43,20 @@ SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'artifacts' AND ind
 """
 
 
-def fill(url: str, rows: int, each: int, *, namespace: str = NAMESPACE, uid: str = "uid-") -> int:
-    """Give the index at `url` so many rows, `each` of a run whose uid begins so; how many runs it gave."""
+def uid_of(number: int, namespace: str = NAMESPACE) -> str:
+    """The uid of a run that `fill` makes; as long as Kubernetes' own, which most indices hold."""
+    return str(UUID(hashlib.md5(f"{namespace}{number}".encode(), usedforsecurity=False).hexdigest()))
+
+
+def fill(url: str, rows: int, each: int, *, namespace: str = NAMESPACE, empty: int = 0) -> int:
+    """Give the index at `url` so many rows, `each` of a run, and how many runs those are.
+
+    After these come so many `empty` runs, which have no rows.
+    """
     runs = max(1, rows // each)
     with psycopg.connect(url) as target, psycopg.connect(url) as source:
-        target.execute(_RUNS, {"namespace": namespace, "uid": uid, "runs": runs, "each": each})
-        made = _MADE.format(each=each, rows=runs * each, namespace=namespace, uid=uid)
+        target.execute(_RUNS, {"namespace": namespace, "runs": runs, "each": each, "empty": empty})
+        made = _MADE.format(each=each, rows=runs * each, namespace=namespace)
         with (
             _indices_made_last(target),
             source.cursor().copy(made.encode()) as giving,

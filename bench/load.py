@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -91,6 +92,22 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> Iterator[list[float]]:
     before = [_cpu(one) for one in watched]
     yield taken
     taken.append(sum(_cpu(one) for one in watched) - sum(before))
+
+
+def cpu_each(
+    unit: str, programs: Mapping[str, Sequence[psutil.Process]], sides: Mapping[str, Callable[[], float]]
+) -> dict[str, Any]:
+    """Where the time goes: user and system seconds that each side takes of each program, for one `unit`.
+
+    Each side does its work once, and answers how many units it did.
+    """
+    taken: dict[str, Any] = {"unit": unit}
+    for side, work in sides.items():
+        with ExitStack() as stack:
+            seconds = {name: stack.enter_context(cpu_seconds(family)) for name, family in programs.items()}
+            units = work()
+        taken[side] = {name: float(f"{one[0] / units:.3g}") for name, one in seconds.items()}
+    return taken
 
 
 @contextmanager

@@ -14,12 +14,14 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
+from bench.filling import uid_of
 from offload.index import Index, artifacts
 
 
 def main(url: str, runs: int, connections: int, seconds: float, limit: int) -> None:
     statement, parameters = _statement(url, limit)
-    [the_run] = [name for name, value in parameters.items() if value == "uid-0"]
+    [the_run] = [name for name, value in parameters.items() if value == uid_of(0)]
+    uids = [uid_of(number) for number in range(runs)]
     counts = [0] * connections
     ready = threading.Barrier(connections + 1)
     stop = threading.Event()
@@ -29,7 +31,7 @@ def main(url: str, runs: int, connections: int, seconds: float, limit: int) -> N
             ready.wait()
             number = mine
             while not stop.is_set():
-                asked = parameters | {the_run: f"uid-{number % runs}"}
+                asked = parameters | {the_run: uids[number % runs]}
                 rows = connection.execute(statement, asked).fetchall()
                 assert rows, asked
                 counts[mine] += 1
@@ -59,7 +61,7 @@ def _statement(url: str, limit: int) -> tuple[str, dict[str, Any]]:
     index = Index.connect(url)
     sa.event.listen(sa.Engine, "before_cursor_execute", listen)
     with index.read() as tx:
-        artifacts.history(tx, "uid-0", limit=limit)
+        artifacts.history(tx, uid_of(0), limit=limit)
     sa.event.remove(sa.Engine, "before_cursor_execute", listen)
     index.close()
     return sent[-1]

@@ -22,6 +22,7 @@ RESULTS = ROOT / "bench" / "results" / "latest.json"
 GROWTH = ROOT / "bench" / "results" / "growth.json"
 MACHINE = ROOT / "bench" / "results" / "machine.json"
 PAGE = ROOT / "docs" / "performance.md"
+TIMES, MOST_TIMES = "times the p99 at a hundredth of them", 1.5
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
 
 Json = dict[str, Any]
@@ -55,7 +56,8 @@ def write_growth(rows: Sequence[Json]) -> None:
 def rendered(text: str) -> str:
     """The page with its generated stretches as the files have them."""
     rows: list[Json] = json.loads(RESULTS.read_text())
-    about: Json = json.loads(MACHINE.read_text())
+    took = {row["name"].partition("/")[0]: row["config"].get("took_s", 0) for row in rows}
+    about: Json = json.loads(MACHINE.read_text()) | {"all rows": f"{sum(took.values()) / 60:.0f} minutes"}
     parts = {"machine": _machine(about), "figures": table(rows), "goals": _goals(), "misses": misses(rows)}
     if GROWTH.exists():
         parts["growth"] = growth_table(json.loads(GROWTH.read_text())["rows"])
@@ -97,7 +99,10 @@ def misses(rows: Sequence[Json]) -> str:
     missed = [row["name"] for row in rows if not row["met"]]
     if not missed:
         return "All goals are met."
-    return "\n".join(f"- `{name}`: {NOTES.get(name, 'not explained yet.')}" for name in missed)
+    cpu = {row["name"]: _cpu(row["config"]["cpu"]) for row in rows if "cpu" in row["config"]}
+    return "\n".join(
+        f"- `{name}`: {NOTES.get(name, 'not explained yet.')}{cpu.get(name, '')}" for name in missed
+    )
 
 
 def growth_table(rows: Sequence[Json]) -> str:
@@ -108,6 +113,10 @@ def growth_table(rows: Sequence[Json]) -> str:
         places.setdefault((row["what"], row["at"]), {})[row["unit"]] = row["value"]
     lines = ["| what | at | |", "|---|---|---|"]
     for (what, at), values in places.items():
+        if TIMES in values:
+            met = "yes" if values[TIMES] <= MOST_TIMES else "**no**"
+            lines.append(f"| {what} | {at} | {_number(values[TIMES])} {TIMES}; at most {MOST_TIMES}: {met} |")
+            continue
         shown = ", ".join(f"{_number(values[unit])} {unit}" for unit in units if unit in values)
         lines.append(f"| {what} | {at} | {shown} |")
     return "\n".join(lines)
@@ -154,6 +163,15 @@ def _goals() -> str:
 def _processor() -> str:
     found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return found[1].strip() if found else platform.processor()
+
+
+def _cpu(taken: Json) -> str:
+    """What `load.cpu_each` found."""
+    sides = {
+        words: ", ".join(f"{name} {_number(taken[side][name])}" for name in taken[side] if taken[side][name])
+        for side, words in (("ours", "ours"), ("peer", "the peer's"))
+    }
+    return f" CPU, {taken['unit']}: {'; '.join(f'{words} {said}' for words, said in sides.items())}."
 
 
 def _number(value: float) -> str:

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 
-from bench import mlflow
+from bench import load, mlflow
 from bench.filling import fill
 from offload.dev.stores import SeaweedFS, StoreAddress
 from offload.index import migrate
 from tests.kube.control_plane import ControlPlane
 from tests.kube.site import KubeSite
 from tests.postgres import running_postgres
-from tests.programs import NAMESPACE, ROOT, free_port, until
+from tests.programs import NAMESPACE, ROOT, Program, free_port, until
 from tests.site import Site
 
 _AGENTRUNS = f"/apis/agents.proompteng.ai/v1alpha1/namespaces/{NAMESPACE}/agentruns"
@@ -42,6 +43,14 @@ class Databases:
         self._server = self._server or self._stack.enter_context(running_postgres("fsync=on"))
         return self._server
 
+    def family(self) -> list[psutil.Process]:
+        """The server's processes."""
+        with psycopg.connect(self.server) as connection:
+            backend = psutil.Process(connection.info.backend_pid)
+            server = backend.parent()
+        assert server
+        return load.family(server.pid)
+
     def create(self) -> str:
         """The URL of an empty index."""
         self._count += 1
@@ -59,6 +68,7 @@ class Servers:
     def __init__(self, databases: Databases, stack: ExitStack) -> None:
         self._databases, self._stack = databases, stack
         self._programs: dict[int, subprocess.Popen[bytes]] = {}
+        self._stores: dict[str, int] = {}
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="offload-bench-")))
 
     def seaweedfs(self) -> StoreAddress:
@@ -75,6 +85,8 @@ class Servers:
         store = SeaweedFS(data)
         address = store.start()
         self._stack.callback(store.stop, keep_data=False)
+        assert store.pid
+        self._stores["SeaweedFS"] = store.pid
         return address
 
     def sink(self) -> StoreAddress:
@@ -83,6 +95,7 @@ class Servers:
         assert process.stdout
         url = process.stdout.readline().decode().strip().removeprefix("url=")
         process.stdout.close()
+        self._stores["the sink"] = process.pid
         return StoreAddress(url, "offload", "offload-bench", "us-east-1", "offload")
 
     def database(self) -> str:
@@ -92,7 +105,7 @@ class Servers:
         autovacuum looks at it after a minute.
         """
         url = self.empty_database()
-        fill(url, *SEEN_BEFORE, namespace="before", uid="before-")
+        fill(url, *SEEN_BEFORE, namespace="before")
         return url
 
     def empty_database(self) -> str:
@@ -118,6 +131,11 @@ class Servers:
         folder = self.folder / f"site-{free_port()}"
         folder.mkdir()
         return KubeSite(folder, database_url, store, self._stack, plane)
+
+    def programs(self, serve: Program) -> dict[str, list[psutil.Process]]:
+        """Who takes CPU for an upload on PostgreSQL, senders aside."""
+        stores = {name: load.family(pid) for name, pid in self._stores.items()}
+        return {"`offload serve`": serve.family(), **stores, "PostgreSQL": self._databases.family()}
 
     @contextmanager
     def apart(self) -> Iterator["Servers"]:

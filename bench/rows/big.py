@@ -1,6 +1,7 @@
 """Large bodies, up and down."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import psutil
 
@@ -11,12 +12,15 @@ from bench.servers import Servers, artifacts_url, bucket_url, create_runs
 
 CURL_STRAIGHT = "curl straight into SeaweedFS"
 
+Sends = Mapping[str, Callable[[], float]]
+
 
 def big_one(servers: Servers, effort: Effort) -> Iterator[Figure]:
     size = effort.size(GIB)
     file, store = servers.body(size), servers.seaweedfs()
     site = servers.site(store, servers.database())
-    serve = site.serve().family()
+    program = site.serve()
+    serve = program.family()
     (run,) = create_runs(site, 1)
     ours, peer = f"{artifacts_url(site, run)}/", f"{bucket_url(store)}/straight/"
     seconds = in_turn(
@@ -27,7 +31,12 @@ def big_one(servers: Servers, effort: Effort) -> Iterator[Figure]:
         effort.pairs,
     )
     rates = {side: [size / MIB / took for took, _ in values] for side, values in seconds.items()}
-    yield compared("big-one", rates["ours"], rates["peer"], CURL_STRAIGHT, bytes=size)
+    sends: Sends = {
+        "ours": lambda: load.upload(f"{ours}cpu", file),
+        "peer": lambda: load.upload(f"{peer}cpu", file),
+    }
+    cpu = _cpu(servers.programs(program), sends, size)
+    yield compared("big-one", rates["ours"], rates["peer"], CURL_STRAIGHT, bytes=size, cpu=cpu)
     yield alone("big-one/cpu", [cpu / (size / GIB) for _, cpu in seconds["ours"]], bytes=size)
 
 
@@ -83,7 +92,7 @@ def read_big(servers: Servers, effort: Effort) -> Iterator[Figure]:
     size = effort.size(GIB)
     store = servers.seaweedfs()
     site = servers.site(store, servers.database())
-    site.serve()
+    programs = servers.programs(site.serve())
     (run,) = create_runs(site, 1)
     load.upload(f"{artifacts_url(site, run)}/read", servers.body(size))
     (artifact,) = site.stage.history(run)
@@ -94,7 +103,16 @@ def read_big(servers: Servers, effort: Effort) -> Iterator[Figure]:
         {"ours": lambda _: load.download(ours), "peer": lambda _: load.download(peer)}, effort.pairs
     )
     rates = {side: [size / MIB / took for took in values] for side, values in seconds.items()}
-    yield compared("read-big", rates["ours"], rates["peer"], "curl straight from SeaweedFS", bytes=size)
+    cpu = _cpu(programs, {"ours": lambda: load.download(ours), "peer": lambda: load.download(peer)}, size)
+    name = "curl straight from SeaweedFS"
+    yield compared("read-big", rates["ours"], rates["peer"], name, bytes=size, cpu=cpu)
+
+
+def _cpu(programs: dict[str, list[psutil.Process]], sends: Sends, size: int) -> dict[str, Any]:
+    def sending(send: Callable[[], float]) -> Callable[[], float]:
+        return lambda: size / GIB if send() else 0
+
+    return load.cpu_each("s a GiB", programs, {side: sending(send) for side, send in sends.items()})
 
 
 def _with_cpu(processes: list[psutil.Process], measure: Callable[[], float]) -> tuple[float, float]:

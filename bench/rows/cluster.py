@@ -98,7 +98,7 @@ def _visible(site: Site, name: str, rounds: int, listed: int = 0) -> list[Figure
     """Acknowledged to visible, in each round on runs of its own that list so many already."""
     site.serve()
     site.controller()
-    halves, lasts = [], []
+    halves, lasts, rates = [], [], []
     with watching(site.kubeconfig, site.stage.namespace) as watch:
         for number in range(rounds + 1):
             runs = _create_runs(site, RUNS)
@@ -111,7 +111,11 @@ def _visible(site: Site, name: str, rounds: int, listed: int = 0) -> list[Figure
             if number:  # the first one warms up
                 halves.append(1000 * found[len(found) // 2])
                 lasts.append(1000 * found[int(len(found) * 0.99)])
-    config = {"runs": RUNS, "rate": RATE, "seconds": STEADY_SECONDS, "listed_before": listed}
+                rates.append(round(uploads / (max(sent.values()) - min(sent.values())), 1))
+    config = {
+        "runs": RUNS, "rate": RATE, "acknowledged_rates": rates, "seconds": STEADY_SECONDS,
+        "listed_before": listed,
+    }  # fmt: skip
     return [alone(f"{name}/p50", halves, **config), alone(f"{name}/p99", lasts, **config)]
 
 

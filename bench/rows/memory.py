@@ -12,13 +12,14 @@ from bench.measure import Figure, alone, compared, in_turn
 from bench.rows.small import put
 from bench.servers import Servers, artifacts_url, create_runs
 from bench.slow import SlowSenders
+from offload.services.pieces import SMALL
 from offload.settings import Settings
 from tests.programs import until
 from tests.site import Site
 
 SLOW_SENDERS, SLOW_SECONDS = 500, 120
 FINISHED_RUNS = 1000
-REST_SECONDS = 60
+REST_SECONDS = 40
 
 
 def mem_one(servers: Servers, effort: Effort) -> Iterator[Figure]:
@@ -36,22 +37,24 @@ def mem_many(servers: Servers, effort: Effort) -> Iterator[Figure]:
     urls = [f"{artifacts_url(site, run)}/one-of-many" for run in names]
     peak = _above_rest(site, serve, lambda: load.uploads(urls, file))
     budget = Settings.model_fields["upload_memory"].default / MIB
-    yield alone("mem-many", [max(0.0, peak - budget)], bytes=size, senders=senders, budget_mib=budget)
+    yield alone("mem-many", [peak - budget], bytes=size, senders=senders, budget_mib=budget)
 
 
 def mem_slow(servers: Servers, effort: Effort) -> Iterator[Figure]:
     site, serve, names = _site(servers, 32)
     count = effort.count(SLOW_SENDERS)
 
-    def slowly(word: str, seconds: float) -> SlowSenders:
+    def slowly(word: str, seconds: float, *, ahead: int = 0) -> SlowSenders:
         urls = [f"{artifacts_url(site, names[n % len(names)])}/{word}-{n}" for n in range(count)]
-        return SlowSenders(urls, seconds)
+        return SlowSenders(urls, seconds, ahead=ahead)
 
     def beside_them(word: str) -> float:
-        slow = slowly(word, effort.seconds + 1)
+        # Past what an upload may hold without a window, so that each has one, as late in their two minutes.
+        slow = slowly(word, effort.seconds + 1, ahead=SMALL)
         slow.start()
         rate = put(site, word, 8, effort.seconds).rate
         slow.wait()
+        _only(slow, "201", count)
         return rate
 
     slow = slowly("slow", effort.time(SLOW_SECONDS))
@@ -63,8 +66,7 @@ def mem_slow(servers: Servers, effort: Effort) -> Iterator[Figure]:
 
     peak = _above_rest(site, serve, send)
     config = {"senders": count, "bytes_a_second": 1024, "seconds": effort.time(SLOW_SECONDS)}
-    if slow.answers != {"201": count}:
-        raise RuntimeError(f"slow senders were answered {slow.answers}")
+    _only(slow, "201", count)
     yield alone("mem-slow", [peak], answers=slow.answers, **config)
     rates = in_turn(
         {"with": beside_them, "without": lambda word: put(site, word, 8, effort.seconds).rate}, effort.pairs
@@ -74,6 +76,8 @@ def mem_slow(servers: Servers, effort: Effort) -> Iterator[Figure]:
     holding = SlowSenders([f"{artifacts_url(site, names[0])}/held"], effort.time(120), ahead=MIB, length=GIB)
     holding.start()
     holding.wait(until_answered=True)
+    if not effort.quick:  # which ends before anybody can tell that it is slow
+        _only(holding, "408", 1)
     yield alone("mem-slow/408", [holding.waited], sent_ahead=MIB, answers=holding.answers)
 
 
@@ -81,25 +85,31 @@ def idle(servers: Servers, effort: Effort) -> Iterator[Figure]:
     count = effort.count(FINISHED_RUNS)
     site = servers.site(servers.sink(), servers.database())
     serve = site.serve().family()
-    yield alone("idle", [load.resident(serve) / MIB])
     controller = site.controller().family()
     finished = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     names = create_runs(site, count, phase="Succeeded", finishedAt=finished)
     put(site, "finished", 4, effort.time(10), runs=count)  # long enough for each of them
     until(lambda: all(site.stage.is_current(run) for run in names[:: max(1, count // 20)]), 120)
     time.sleep(5)  # what follows the last publish is no rest yet
+    yield alone("idle", [load.resident(serve) / MIB], runs=count)
     seconds = effort.time(REST_SECONDS)
     shares = []
     for _ in range(3):
         with load.cpu_seconds([*serve, *controller]) as cpu:
-            time.sleep(seconds / 3)
-        shares.append(100 * cpu[0] / (seconds / 3))
+            time.sleep(seconds)
+        shares.append(100 * cpu[0] / seconds)
     yield alone("idle/cpu", shares, runs=count, seconds=seconds)
 
 
 def _site(servers: Servers, runs: int) -> tuple[Site, list[psutil.Process], list[str]]:
     site = servers.site(servers.sink(), servers.database())
     return site, site.serve().family(), create_runs(site, runs)
+
+
+def _only(slow: SlowSenders, status: str, count: int) -> None:
+    """Fail where not all were answered so: a figure of those that were not served would say nothing."""
+    if slow.answers != {status: count}:
+        raise RuntimeError(f"slow senders were answered {slow.answers}")
 
 
 def _above_rest(site: Site, serve: Sequence[psutil.Process], work: Callable[[], object]) -> float:

@@ -8,7 +8,7 @@ from itertools import count
 from bench.effort import Effort
 from bench.measure import Figure, alone
 from bench.servers import Servers, create_runs
-from offload.client import Client, ClientError
+from offload.client import Client
 from tests.programs import NAMESPACE
 
 SECONDS = 60
@@ -29,8 +29,8 @@ def restart(servers: Servers, effort: Effort) -> Iterator[Figure]:
             try:
                 client.put(f"{NAMESPACE}/{run}", name, name.encode())
                 sent.add(name)
-            except ClientError as error:
-                failures.append(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever its caller sees is a failure
+                failures.append(repr(error))
             longest[0] = max(longest[0], time.monotonic() - began)
 
     seconds = effort.time(SECONDS)
@@ -45,6 +45,8 @@ def restart(servers: Servers, effort: Effort) -> Iterator[Figure]:
         stop.set()
         for one in senders:
             one.join()
+    if not sent:
+        raise RuntimeError("nothing was uploaded")
     missing = len(sent - {one["name"] for one in site.stage.history(run)})
     yield alone(
         "restart",

@@ -1,9 +1,11 @@
 """Many small bodies, up and down."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 
 from bench import load
 from bench.effort import Effort
@@ -25,57 +27,58 @@ PATH = f"/v1/namespaces/{NAMESPACE}/agentruns/run-RUN/artifacts"
 # MLflow chooses neither by itself; each is tried once and the fastest is the peer.
 MLFLOW_FORMS = (("--workers", "4"), ("--workers", "2"), ("--workers", "1"))
 
+Sides = Mapping[str, Callable[[str], Load]]
+
 
 def small(servers: Servers, effort: Effort) -> Iterator[Figure]:
     store = servers.seaweedfs()
     site = servers.site(store, servers.database())
-    site.serve()
+    programs = servers.programs(site.serve())
     create_runs(site, RUNS)
-    loads = in_turn(
-        {
-            "ours": lambda word: put(site, word, 32, effort.seconds),
-            "peer": lambda word: put_straight(store, word, 32, effort.seconds),
-        },
-        effort.pairs,
-    )
-    yield _rates("small", loads, "wrk straight into SeaweedFS", connections=32, runs=RUNS)
+    sides: Sides = {
+        "ours": lambda word: put(site, word, 32, effort.seconds),
+        "peer": lambda word: put_straight(store, word, 32, effort.seconds),
+    }
+    loads = in_turn(sides, effort.pairs)
+    cpu = _cpu(programs, sides, effort)
+    yield _rates("small", loads, "wrk straight into SeaweedFS", connections=32, runs=RUNS, cpu=cpu)
 
 
 def small_sink(servers: Servers, effort: Effort) -> Iterator[Figure]:
     sink = servers.sink()
     site = servers.site(sink, servers.database())
-    site.serve()
+    programs = servers.programs(site.serve())
     create_runs(site, RUNS)
     form = best_form(servers, sink, 32, effort)
     peer = servers.mlflow(sink, *form)
     _warm_up(peer, 32)
-    loads = in_turn(
-        {
-            "ours": lambda word: put(site, word, 32, effort.seconds),
-            "peer": lambda word: _put_mlflow(peer, word, 32, effort.seconds),
-        },
-        effort.pairs,
-    )
+    sides: Sides = {
+        "ours": lambda word: put(site, word, 32, effort.seconds),
+        "peer": lambda word: _put_mlflow(peer, word, 32, effort.seconds),
+    }
+    loads = in_turn(sides, effort.pairs)
     name = f"MLflow {' '.join(form)} into the sink"
-    yield _rates("small-sink", loads, name, connections=32, runs=RUNS)
+    cpu = _cpu(programs | {"MLflow": load.family(peer.pid)}, sides, effort)
+    yield _rates("small-sink", loads, name, connections=32, runs=RUNS, cpu=cpu)
     p99 = {side: [one.p99 for one in values] for side, values in loads.items()}
     yield compared("small-sink/p99", p99["ours"], p99["peer"], name, bytes=SIZE, connections=32, runs=RUNS)
 
 
 def small_sqlite(servers: Servers, effort: Effort) -> Iterator[Figure]:
     site = servers.site(servers.seaweedfs(), servers.sqlite())
-    site.serve()
+    programs = servers.programs(site.serve())
     create_runs(site, RUNS)
     peer = servers.mlflow(None)
     _warm_up(peer, 8)
-    loads = in_turn(
-        {
-            "ours": lambda word: put(site, word, 8, effort.seconds),
-            "peer": lambda word: _put_mlflow(peer, word, 8, effort.seconds),
-        },
-        effort.pairs,
+    sides: Sides = {
+        "ours": lambda word: put(site, word, 8, effort.seconds),
+        "peer": lambda word: _put_mlflow(peer, word, 8, effort.seconds),
+    }
+    loads = in_turn(sides, effort.pairs)
+    cpu = _cpu(programs | {"MLflow": load.family(peer.pid)}, sides, effort)
+    yield _rates(
+        "small-sqlite", loads, "MLflow by default, into its folder", connections=8, runs=RUNS, cpu=cpu
     )
-    yield _rates("small-sqlite", loads, "MLflow by default, into its folder", connections=8, runs=RUNS)
 
 
 def batch(servers: Servers, effort: Effort) -> Iterator[Figure]:
@@ -103,24 +106,22 @@ def _batch(name: str, servers: Servers, store: StoreAddress, effort: Effort) -> 
 def read_small(servers: Servers, effort: Effort) -> Iterator[Figure]:
     store = servers.seaweedfs()
     site = servers.site(store, servers.database())
-    site.serve()
+    programs = servers.programs(site.serve())
     create_runs(site, 1)
     _post(site, "read", servers.folder / "form")
     _fill_straight(store)
     path = f"{bucket_url(store).removeprefix(store.endpoint_url)}/straight/read/FILE"
-    loads = in_turn(
-        {
-            "ours": lambda _: load.requests(
-                site.stage.url, f"{PATH}/read/FILE", connections=32, seconds=effort.seconds,
-                runs=1, files=FILES,
-            ),
-            "peer": lambda _: load.requests(
-                store.endpoint_url, path, connections=32, seconds=effort.seconds, files=FILES
-            ),
-        },
-        effort.pairs,
-    )  # fmt: skip
-    yield _rates("read-small", loads, "wrk straight from SeaweedFS", connections=32, files=FILES)
+    sides: Sides = {
+        "ours": lambda _: load.requests(
+            site.stage.url, f"{PATH}/read/FILE", connections=32, seconds=effort.seconds, runs=1, files=FILES
+        ),
+        "peer": lambda _: load.requests(
+            store.endpoint_url, path, connections=32, seconds=effort.seconds, files=FILES
+        ),
+    }
+    loads = in_turn(sides, effort.pairs)
+    cpu = _cpu(programs, sides, effort)
+    yield _rates("read-small", loads, "wrk straight from SeaweedFS", connections=32, files=FILES, cpu=cpu)
 
 
 def put(site: Site, word: str, connections: int, seconds: float, *, runs: int = RUNS) -> Load:
@@ -188,6 +189,13 @@ def _post(site: Site, word: str, form: Path) -> float:
     return FILES / load.post(artifacts_url(site, "run-0"), form, BOUNDARY)
 
 
-def _rates(name: str, loads: dict[str, list[Load]], peer_name: str, **config: int) -> Figure:
+def _cpu(programs: dict[str, list[psutil.Process]], sides: Sides, effort: Effort) -> dict[str, Any]:
+    def sending(send: Callable[[str], Load]) -> Callable[[], float]:
+        return lambda: send("cpu").rate * effort.seconds / 1000
+
+    return load.cpu_each("ms a request", programs, {side: sending(send) for side, send in sides.items()})
+
+
+def _rates(name: str, loads: dict[str, list[Load]], peer_name: str, **config: Any) -> Figure:
     rates = {side: [one.rate for one in values] for side, values in loads.items()}
     return compared(name, rates["ours"], rates["peer"], peer_name, bytes=SIZE, **config)

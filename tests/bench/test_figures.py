@@ -3,7 +3,10 @@
 - medians, ratios pair by pair, spread; a goal is the ratio's where there is a peer
 - sides are measured in turn, and the first round only warms up
 - latest.json has the shape that is documented, and the page shows it
-- every figure has a goal, every row a measure
+- every figure has a goal, every row a measure; each figure that is written down was judged by today's goal,
+  and each that misses it is explained
+- what each program takes of a request is said beside a miss; growth is judged too
+- fewer pairs than the page promises are refused, and so is a machine without curl
 """
 
 import json
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 
 from bench import report
-from bench.__main__ import MEASURES
+from bench.__main__ import MEASURES, main
 from bench.goals import GOALS, ROWS
 from bench.measure import Figure, alone, compared, in_turn
 from bench.notes import NOTES
@@ -111,4 +114,55 @@ def test_the_page_shows_the_figures_and_what_is_missed(elsewhere: Path) -> None:
 def test_the_page_in_docs_is_what_was_measured() -> None:
     page = report.PAGE.read_text()
     assert report.rendered(page) == page
-    assert all(list(row) == FIELDS for row in json.loads(report.RESULTS.read_text()))
+    rows = json.loads(report.RESULTS.read_text())
+    assert [row["name"] for row in rows] == list(GOALS)
+    for row in rows:
+        goal = GOALS[row["name"]]
+        judged = row["ours"] if row["ratio"] is None else row["ratio"]
+        assert list(row) == FIELDS
+        assert (row["goal"], row["unit"], row["met"]) == (goal.number, goal.unit, goal.holds(judged))
+        assert row["met"] or row["name"] in NOTES
+
+
+def test_a_miss_says_what_each_program_took(elsewhere: Path) -> None:
+    cpu = {
+        "unit": "ms a request",
+        "ours": {"serve": 0.5, "store": 0.25},
+        "peer": {"serve": 0.0, "store": 0.2},
+    }
+    report.write([compared("small", [1], [100], "wrk", cpu=cpu)])
+    page = (elsewhere / "page.md").read_text()
+    assert "CPU, ms a request: ours serve 0.5, store 0.25; the peer's store 0.2." in page
+
+
+def test_growth_is_judged() -> None:
+    rows = [
+        {"what": what, "at": "the most rows", "unit": report.TIMES, "value": value}
+        for what, value in (("a", 1.5), ("b", 1.6))
+    ]
+    judged = report.growth_table(rows).splitlines()[2:]
+    assert [line.split("; ")[1] for line in judged] == ["at most 1.5: yes |", "at most 1.5: **no** |"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "said"),
+    [
+        (["--pairs", "4"], None, "a figure is of 5 pairs at least"),
+        (["start"], "", "there is no curl on PATH"),
+        (["nothing"], None, "there is no nothing"),
+    ],
+)
+def test_what_would_give_no_figure_is_refused(
+    arguments: list[str],
+    path: str | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
