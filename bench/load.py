@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,18 +95,20 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> Iterator[list[float]]:
 
 
 def cpu_each(
-    unit: str, programs: Mapping[str, Sequence[psutil.Process]], sides: Mapping[str, Callable[[], float]]
+    unit: str, programs: Mapping[str, int], sides: Mapping[str, Callable[[], float]]
 ) -> dict[str, Any]:
     """Where the time goes: user and system seconds that each side takes of each program, for one `unit`.
 
-    Each side does its work once, and answers how many units it did.
+    A program is named by its first process. Each side does its work once, and answers how many units it did.
     """
     taken: dict[str, Any] = {"unit": unit}
     for side, work in sides.items():
-        with ExitStack() as stack:
-            seconds = {name: stack.enter_context(cpu_seconds(family)) for name, family in programs.items()}
-            units = work()
-        taken[side] = {name: float(f"{one[0] / units:.3g}") for name, one in seconds.items()}
+        before = {name: _cpu_with_ended(pid) for name, pid in programs.items()}
+        units = work()
+        taken[side] = {
+            name: float(f"{(_cpu_with_ended(pid) - before[name]) / units:.3g}")
+            for name, pid in programs.items()
+        }
     return taken
 
 
@@ -213,6 +215,16 @@ def _unpacked_wrk() -> Path:
 def _cpu(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def _cpu_with_ended(pid: int) -> float:
+    """Of a process, its children, and those of them that have ended."""
+    times = psutil.Process(pid).cpu_times()
+    seconds = float(times.children_user + times.children_system)
+    for one in family(pid):
+        with suppress(psutil.NoSuchProcess):  # it ends just now
+            seconds += _cpu(one)
+    return seconds
 
 
 def _reset_high_water(processes: Iterable[psutil.Process]) -> bool:

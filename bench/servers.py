@@ -15,7 +15,7 @@ import httpx
 import psutil
 import psycopg
 
-from bench import load, mlflow
+from bench import mlflow
 from bench.filling import fill
 from offload.dev.stores import SeaweedFS, StoreAddress
 from offload.index import migrate
@@ -43,13 +43,12 @@ class Databases:
         self._server = self._server or self._stack.enter_context(running_postgres("fsync=on"))
         return self._server
 
-    def family(self) -> list[psutil.Process]:
-        """The server's processes."""
-        with psycopg.connect(self.server) as connection:
-            backend = psutil.Process(connection.info.backend_pid)
-            server = backend.parent()
-        assert server
-        return load.family(server.pid)
+    def programs(self) -> dict[str, int]:
+        """The server's first process, where anybody has asked for it."""
+        if not self._server:
+            return {}
+        with psycopg.connect(self._server) as connection:
+            return {"PostgreSQL": psutil.Process(connection.info.backend_pid).ppid()}
 
     def create(self) -> str:
         """The URL of an empty index."""
@@ -132,10 +131,9 @@ class Servers:
         folder.mkdir()
         return KubeSite(folder, database_url, store, self._stack, plane)
 
-    def programs(self, serve: Program) -> dict[str, list[psutil.Process]]:
-        """Who takes CPU for an upload on PostgreSQL, senders aside."""
-        stores = {name: load.family(pid) for name, pid in self._stores.items()}
-        return {"`offload serve`": serve.family(), **stores, "PostgreSQL": self._databases.family()}
+    def programs(self, serve: Program) -> dict[str, int]:
+        """Who takes CPU for an upload, senders aside, and their first processes."""
+        return {"`offload serve`": serve.process.pid, **self._stores, **self._databases.programs()}
 
     @contextmanager
     def apart(self) -> Iterator["Servers"]:

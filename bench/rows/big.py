@@ -108,7 +108,7 @@ def read_big(servers: Servers, effort: Effort) -> Iterator[Figure]:
     yield compared("read-big", rates["ours"], rates["peer"], name, bytes=size, cpu=cpu)
 
 
-def _cpu(programs: dict[str, list[psutil.Process]], sends: Sends, size: int) -> dict[str, Any]:
+def _cpu(programs: dict[str, int], sends: Sends, size: int) -> dict[str, Any]:
     def sending(send: Callable[[], float]) -> Callable[[], float]:
         return lambda: size / GIB if send() else 0
 

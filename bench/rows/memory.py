@@ -88,7 +88,7 @@ def idle(servers: Servers, effort: Effort) -> Iterator[Figure]:
     controller = site.controller().family()
     finished = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     names = create_runs(site, count, phase="Succeeded", finishedAt=finished)
-    put(site, "finished", 4, effort.time(10), runs=count)  # long enough for each of them
+    put(site, "finished", 4, 3 * effort.seconds, runs=count)  # long enough for each of them
     until(lambda: all(site.stage.is_current(run) for run in names[:: max(1, count // 20)]), 120)
     time.sleep(5)  # what follows the last publish is no rest yet
     yield alone("idle", [load.resident(serve) / MIB], runs=count)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from bench import load
 from bench.effort import Effort
@@ -58,7 +57,7 @@ def small_sink(servers: Servers, effort: Effort) -> Iterator[Figure]:
     }
     loads = in_turn(sides, effort.pairs)
     name = f"MLflow {' '.join(form)} into the sink"
-    cpu = _cpu(programs | {"MLflow": load.family(peer.pid)}, sides, effort)
+    cpu = _cpu(programs | {"MLflow": peer.pid}, sides, effort)
     yield _rates("small-sink", loads, name, connections=32, runs=RUNS, cpu=cpu)
     p99 = {side: [one.p99 for one in values] for side, values in loads.items()}
     yield compared("small-sink/p99", p99["ours"], p99["peer"], name, bytes=SIZE, connections=32, runs=RUNS)
@@ -75,7 +74,7 @@ def small_sqlite(servers: Servers, effort: Effort) -> Iterator[Figure]:
         "peer": lambda word: _put_mlflow(peer, word, 8, effort.seconds),
     }
     loads = in_turn(sides, effort.pairs)
-    cpu = _cpu(programs | {"MLflow": load.family(peer.pid)}, sides, effort)
+    cpu = _cpu(programs | {"MLflow": peer.pid}, sides, effort)
     yield _rates(
         "small-sqlite", loads, "MLflow by default, into its folder", connections=8, runs=RUNS, cpu=cpu
     )
@@ -189,7 +188,7 @@ def _post(site: Site, word: str, form: Path) -> float:
     return FILES / load.post(artifacts_url(site, "run-0"), form, BOUNDARY)
 
 
-def _cpu(programs: dict[str, list[psutil.Process]], sides: Sides, effort: Effort) -> dict[str, Any]:
+def _cpu(programs: dict[str, int], sides: Sides, effort: Effort) -> dict[str, Any]:
     def sending(send: Callable[[str], Load]) -> Callable[[], float]:
         return lambda: send("cpu").rate * effort.seconds / 1000
 
