@@ -37,6 +37,20 @@ _TAKEN = """
 COPY artifacts (id, run_uid, seq, name, type, content_type, size_bytes, sha256, bucket, key, created_at,
   current, state) FROM STDIN (FORMAT binary)
 """
+# Ids are UUIDs of version 7: their first 48 bits are milliseconds.
+_GROWN = """
+INSERT INTO artifacts (id, run_uid, seq, name, type, content_type, size_bytes, sha256, bucket, key,
+  created_at, current, state)
+SELECT id, uid, number + 1, 'logs/step-' || number || '.log',
+  (ARRAY['log', 'diff', 'report', 'file'])[n %% 4 + 1], 'text/plain', 4096, sha256(n::text::bytea), 'offload',
+  %(namespace)s || '/run-' || run || '/' || uid || '/' || id || '/logs/step-' || number || '.log',
+  to_timestamp((1767225600000 + n) / 1000.0), true, 'stored'
+FROM generate_series(0, %(rows)s - 1) AS n,
+  LATERAL (SELECT n %% %(runs)s AS run, n / %(runs)s AS number) AS part,
+  LATERAL (SELECT md5(%(namespace)s || run)::uuid::text AS uid) AS named,
+  LATERAL (SELECT (lpad(to_hex(1767225600000 + n), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8'
+    || substr(md5(n::text), 4, 15))::uuid AS id) AS identified
+"""
 _INDICES = """
 SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'artifacts' AND indexname NOT IN (
   SELECT conname FROM pg_constraint WHERE conrelid = 'artifacts'::regclass)
@@ -67,6 +81,17 @@ def fill(url: str, rows: int, each: int, *, namespace: str = NAMESPACE, empty: i
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
     return runs
+
+
+def grow(url: str, rows: int, each: int) -> None:
+    """Give the index at `url` so many rows as uploads come: all runs in turn, into indices that are there."""
+    runs = max(1, rows // each)
+    named = {"namespace": NAMESPACE, "runs": runs}
+    with psycopg.connect(url) as connection:
+        connection.execute(_RUNS, {**named, "each": each, "empty": 0})
+        connection.execute(_GROWN, {**named, "rows": rows})
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import psycopg
 
 from bench import load, report
 from bench.effort import MIB, QUICK, Effort
-from bench.filling import fill
+from bench.filling import fill, grow
 from bench.measure import in_turn
 from bench.partitioning import partition
 from bench.rows.small import put
@@ -31,6 +31,7 @@ from tests.site import Site
 
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 ROWS_OF_A_RUN = 1000
+GROWN_ROWS = 500_000
 ASKED_RUNS = 200
 _EMPTY_FOR_EACH = 9
 """Runs without rows for each one that has, so that the namespace's pages are full at 100 k rows too."""
@@ -48,7 +49,7 @@ def main() -> None:
     rows: list[Json] = []
     with ExitStack() as of_all:
         databases = Databases(of_all)
-        for measure in (processes, history, publishing):
+        for measure in (processes, sizes, history, publishing):
             with ExitStack() as of_row:
                 for row in measure(Servers(databases, of_row), effort):
                     print(json.dumps(row), flush=True)
@@ -72,8 +73,15 @@ def processes(servers: Servers, effort: Effort) -> Iterator[Json]:
         serve.end()
 
 
+def sizes(servers: Servers, effort: Effort) -> Iterator[Json]:
+    """What a row takes on disk, in indices that grew row by row."""
+    url, rows = servers.empty_database(), effort.count(GROWN_ROWS)
+    grow(url, rows, ROWS_OF_A_RUN)
+    yield from _sizes(url, rows)
+
+
 def history(servers: Servers, effort: Effort) -> Iterator[Json]:
-    """Pages of 100 over 4 connections, by the number of rows; sizes, and partitions, at the most rows."""
+    """Pages of 100 over 4 connections, by the number of rows; and partitions, at the most rows."""
     store, sites = servers.sink(), {}
     for rows in map(effort.count, ROWS):
         site = sites[rows] = servers.site(store, servers.empty_database())
@@ -83,7 +91,6 @@ def history(servers: Servers, effort: Effort) -> Iterator[Json]:
         site.serve()
     yield from _pages(servers, sites, effort)
     most = max(sites)
-    yield from _sizes(sites[most], most)
     for what, seconds in partition(sites[most].database_url):
         yield _row("partitioning by time", f"{most:,} rows: {what}", "s", seconds)
     yield from _pages(servers, {most: sites[most]}, effort, ", partitioned")
@@ -166,8 +173,8 @@ def _asking(servers: Servers, site: Site, paths: Sequence[str], effort: Effort) 
     return lambda _: load.requests(site.stage.url, f"@{listed}", connections=FOUR, seconds=effort.seconds / 2)
 
 
-def _sizes(site: Site, rows: int) -> Iterator[Json]:
-    with psycopg.connect(site.database_url) as connection:
+def _sizes(url: str, rows: int) -> Iterator[Json]:
+    with psycopg.connect(url) as connection:
         asked = "SELECT pg_table_size('artifacts'), pg_indexes_size('artifacts')"
         found = connection.execute(asked).fetchone()
         assert found
