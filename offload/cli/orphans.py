@@ -21,7 +21,7 @@ def command(
         bool, typer.Option("--beyond-guard", help="Remove also where implausibly many would go.")
     ] = False,
 ) -> None:
-    """Remove objects and open uploads that are older than OFFLOAD_ORPHAN_GRACE and that no row names.
+    """Remove what runs left without a row: objects and open uploads older than OFFLOAD_ORPHAN_GRACE.
 
     The controller does this once per grace. Exit code 3: implausibly many would go; look before you say
     --beyond-guard.
@@ -47,6 +47,8 @@ def command(
         f"{report.seen} objects seen, {report.found} orphans ({format_size(report.found_bytes)}), "
         f"{report.removed} removed, {report.aborted_uploads} open uploads aborted"
     )
+    for prefix in report.left_alone:
+        typer.echo(f"left alone: what is under {prefix!r}, which has a marker of its own")
     if report.stopped_because:
         typer.echo(f"stopped: {report.stopped_because}")
         raise typer.Exit(exits.WAITS if claimed is Claim.OURS else exits.FAILED)

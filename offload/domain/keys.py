@@ -1,6 +1,7 @@
 """Object keys: made by the server, and predictable for an operator with a bucket browser."""
 
 import re
+from dataclasses import dataclass
 from uuid import UUID
 
 MARKER = ".offload-index"
@@ -10,7 +11,18 @@ PROBES = ".offload-doctor"
 """The folder under the prefix in which `offload doctor` tries what it may; no namespace is called so."""
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._/-]")
-_ID_SEGMENT = 3
+_OURS = re.compile(r"[A-Za-z0-9._/-]+")
+_PARTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class KeyParts:
+    """What a key of `object_key` names."""
+
+    namespace: str
+    run: str
+    uid: str
+    artifact_id: UUID
 
 
 def object_key(  # noqa: PLR0913, PLR0917 - these are the key's six parts, in its order
@@ -37,7 +49,8 @@ def probe_key(prefix: str, probe_id: UUID) -> str:
 
 def is_probe(key: str, prefix: str) -> bool:
     """Whether `key` is one that `probe_key` makes."""
-    return key.startswith(f"{root(prefix)}{PROBES}/")
+    parts = parts_of(key, prefix)
+    return parts is not None and key == probe_key(prefix, parts.artifact_id)
 
 
 def root(prefix: str) -> str:
@@ -45,14 +58,20 @@ def root(prefix: str) -> str:
     return f"{prefix}/" if prefix else ""
 
 
-def artifact_id_of(key: str, prefix: str) -> UUID | None:
-    """The artifact id inside `key`, or None where the key is not one that `object_key` makes."""
-    if not key.startswith(root(prefix)):
+def parts_of(key: str, prefix: str) -> KeyParts | None:
+    """What `key` names under `prefix`; None where it is not one that `object_key` makes.
+
+    What it makes for a longer prefix that begins with this one can look the same, with other things in these
+    places: whether there is such a run is for the index to say.
+    """
+    if not key.startswith(root(prefix)) or not _OURS.fullmatch(key):
         return None
-    segments = key[len(root(prefix)) :].split("/")
-    if len(segments) <= _ID_SEGMENT + 1:
+    segments = key[len(root(prefix)) :].split("/", _PARTS - 1)
+    if len(segments) < _PARTS:
         return None
+    namespace, run, uid, artifact_id, _ = segments
     try:
-        return UUID(segments[_ID_SEGMENT])
+        parts = KeyParts(namespace, run, uid, UUID(artifact_id))
     except ValueError:
         return None
+    return parts if str(parts.artifact_id) == artifact_id else None

@@ -39,6 +39,15 @@ def stored_totals(tx: sa.Connection) -> tuple[int, int]:
     return int(count), int(size)
 
 
+def known_runs(tx: sa.Connection, uids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Namespace and name of those of `uids` that are runs of this index."""
+    known = {}
+    for piece in in_pieces(sorted(set(uids))):
+        named = sa.select(runs.c.uid, runs.c.namespace, runs.c.name).where(runs.c.uid.in_(piece))
+        known.update({uid: (namespace, name) for uid, namespace, name in tx.execute(named)})
+    return known
+
+
 def runs_with_stored(tx: sa.Connection, *, after: str | None = None, limit: int) -> list[Run]:
     """Runs that have stored artifacts, in uid order; `after` is the last uid already seen."""
     query = SELECT_RUN.where(runs.c.stored_count > 0)

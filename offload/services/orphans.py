@@ -1,9 +1,11 @@
 """Find objects that no row names, and end them: what a crash between blob and row leaves behind.
 
-An object is an orphan once it is older than the grace period and the index has no row for the id in its key.
-A marker under the prefix says which index the objects belong to, so that another index never takes them for
-orphans; and a pass that finds implausibly many removes none, since an index that was restored from a backup
-does not know what came after it.
+An object is an orphan once it is older than the grace period, its key is that of a run which this index
+knows, and the index has no row for the id in it. A key alone tells too little: under a prefix that is the
+beginning of another one, keys of the other can look like ours. A marker under the prefix says which index the
+objects belong to, so that another index never takes them for orphans, and what lies beside a marker further
+down is left alone. A pass that finds implausibly many removes none, since an index that was restored from a
+backup does not know what came after it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +15,10 @@ from enum import StrEnum
 from itertools import islice
 from uuid import UUID
 
-from offload.domain.keys import artifact_id_of, is_probe, marker_key, root
+from offload.domain.keys import MARKER, KeyParts, is_probe, marker_key, parts_of, root
 from offload.domain.limits import DELETE_BATCH
 from offload.errors import ObjectMissingError
-from offload.index import Index, artifacts, meta, sweeping
+from offload.index import Index, Transaction, artifacts, meta, sweeping
 from offload.objects.interface import ObjectInfo, Objects
 
 GUARD_COUNT = 100
@@ -39,6 +41,8 @@ class OrphanReport:
     aborted_uploads: int = 0
     stopped_because: str | None = None
     """Why the pass did not remove what it found; None where it did."""
+    left_alone: tuple[str, ...] = ()
+    """Prefixes further down that have a marker of their own."""
 
 
 class Claim(StrEnum):
@@ -90,7 +94,7 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
     now: datetime | None = None,
     beyond_guard: bool = False,
 ) -> OrphanReport:
-    """Remove orphans and abort multipart uploads older than `grace`, in one listing of the prefix.
+    """Remove orphans, and abort multipart uploads of known runs, older than `grace`, in one listing.
 
     `beyond_guard` is an operator's word that so many orphans are right. A pass that is interrupted harms
     nothing and is simply repeated.
@@ -99,22 +103,31 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
     if claim is not Claim.OURS:
         return OrphanReport(stopped_because=f"the prefix {prefix!r} is {claim}, not this index's own")
     before = (now or datetime.now(UTC)) - grace
-    aborted = _abort_uploads(objects, prefix, before)
     with index.read() as tx:
         stored = sweeping.stored_totals(tx)
     seen, size = 0, 0
     orphans: list[ObjectInfo] = []
+    nested: tuple[str, ...] = ()
     for batch in _batches(objects.list(root(prefix))):
         seen += len(batch)
+        nested += _nested(index, batch, prefix)
         found = _unknown(index, [one for one in batch if one.modified_at < before], prefix)
         orphans += found
         size += sum(one.size_bytes for one in found)
         if not beyond_guard and _is_implausible(len(orphans), size, stored):
             why = f"{len(orphans)} orphans of {size} bytes beside {stored[0]} artifacts of {stored[1]} bytes"
-            return OrphanReport(seen, len(orphans), size, aborted_uploads=aborted, stopped_because=why)
+            return OrphanReport(seen, len(orphans), size, stopped_because=why, left_alone=nested)
+    orphans = [one for one in orphans if not _is_below(one.location.key, nested)]
     removed = [gone for batch in _batches(orphans) for gone in _remove(index, objects, batch, prefix)]
-    removed_bytes = sum(one.size_bytes for one in removed)
-    return OrphanReport(seen, len(orphans), size, len(removed), removed_bytes, aborted)
+    return OrphanReport(
+        seen=seen,
+        found=len(orphans),
+        found_bytes=sum(one.size_bytes for one in orphans),
+        removed=len(removed),
+        removed_bytes=sum(one.size_bytes for one in removed),
+        aborted_uploads=_abort_uploads(index, objects, prefix, before, nested),
+        left_alone=nested,
+    )
 
 
 def _identity(index: Index) -> UUID:
@@ -122,23 +135,54 @@ def _identity(index: Index) -> UUID:
         return meta.identity(tx)
 
 
-def _abort_uploads(objects: Objects, prefix: str, before: datetime) -> int:
-    stale = [
-        upload
-        for upload in objects.open_uploads(root(prefix))
-        if upload.started_at < before and artifact_id_of(upload.key, prefix) is not None
+def _nested(index: Index, batch: Sequence[ObjectInfo], prefix: str) -> tuple[str, ...]:
+    """The prefixes below ours whose markers are in `batch`; an artifact of ours may be called like one."""
+    markers = [
+        one.location.key
+        for one in batch
+        if one.location.key.endswith(f"/{MARKER}") and one.location.key != marker_key(prefix)
     ]
-    for upload in stale:
-        objects.abort_upload(upload)
-    return len(stale)
+    if not markers:
+        return ()
+    with index.read() as tx:
+        ours = _ours(tx, markers, prefix)
+    return tuple(key.removesuffix(f"/{MARKER}") for key in markers if key not in ours)
+
+
+def _is_below(key: str, nested: tuple[str, ...]) -> bool:
+    return key.startswith(tuple(root(prefix) for prefix in nested))
 
 
 def _unknown(index: Index, candidates: Sequence[ObjectInfo], prefix: str) -> list[ObjectInfo]:
-    """Those of `candidates` that have one of our keys and no row. Other keys are nobody's orphans."""
-    named = [(artifact_id_of(one.location.key, prefix), one) for one in candidates]
+    """Those of `candidates` that have a key of a run of ours and no row. Other keys are nobody's orphans."""
     with index.read() as tx:
-        known = artifacts.known_ids(tx, {named_id for named_id, _ in named if named_id})
-    return [one for named_id, one in named if named_id and named_id not in known]
+        ours = _ours(tx, [one.location.key for one in candidates], prefix)
+        known = artifacts.known_ids(tx, {parts.artifact_id for parts in ours.values()})
+    named = [(ours.get(one.location.key), one) for one in candidates]
+    return [one for parts, one in named if parts and parts.artifact_id not in known]
+
+
+def _ours(tx: Transaction, keys: Iterable[str], prefix: str) -> dict[str, KeyParts]:
+    """Those of `keys` that are made for runs which this index knows, or to try the store with."""
+    named = {key: parts for key in keys if (parts := parts_of(key, prefix))}
+    known = sweeping.known_runs(tx, [parts.uid for parts in named.values()])
+    return {
+        key: parts
+        for key, parts in named.items()
+        if known.get(parts.uid) == (parts.namespace, parts.run) or is_probe(key, prefix)
+    }
+
+
+def _abort_uploads(
+    index: Index, objects: Objects, prefix: str, before: datetime, nested: tuple[str, ...]
+) -> int:
+    stale = [upload for upload in objects.open_uploads(root(prefix)) if upload.started_at < before]
+    with index.read() as tx:
+        ours = _ours(tx, [upload.key for upload in stale], prefix)
+    abandoned = [upload for upload in stale if upload.key in ours and not _is_below(upload.key, nested)]
+    for upload in abandoned:
+        objects.abort_upload(upload)
+    return len(abandoned)
 
 
 def _is_implausible(count: int, size: int, stored: tuple[int, int]) -> bool:

@@ -154,6 +154,7 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
             removed=report.removed,
             aborted=report.aborted_uploads,
             stopped_because=report.stopped_because,
+            left_alone=report.left_alone,
         )
 
     return [

@@ -1,14 +1,14 @@
 """Object keys.
 
-Cases: the six parts in order, with and without a prefix; bytes that become `_`; the id read back; keys that
-are not ours (marker, other prefix, too short, no id) have none.
+Cases: the six parts in order, with and without a prefix; bytes that become `_`; the parts read back; keys
+that are not ours (marker, other prefix, too short, no id, other characters) have none; probes.
 """
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from offload.domain.keys import MARKER, artifact_id_of, marker_key, object_key
+from offload.domain.keys import MARKER, KeyParts, is_probe, marker_key, object_key, parts_of, probe_key
 
 ID = UUID("0198c0de-0000-7000-8000-000000000001")
 
@@ -37,8 +37,8 @@ def test_unsafe_bytes_of_a_name_become_underscores(name: str, safe: str) -> None
 
 
 @pytest.mark.parametrize("prefix", ["", "offload", "a/b"])
-def test_the_id_is_read_back(prefix: str) -> None:
-    assert artifact_id_of(object_key(prefix, "n", "r", "u", ID, "x/y"), prefix) == ID
+def test_the_parts_are_read_back(prefix: str) -> None:
+    assert parts_of(object_key(prefix, "n", "r", "u", ID, "x/y"), prefix) == KeyParts("n", "r", "u", ID)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,21 @@ def test_the_id_is_read_back(prefix: str) -> None:
         "offload/n/r/u/no-id/x",
         f"offload/n/r/u/{ID}",
         f"offload/n/r/{ID}/x",
+        f"offload/n/r/u/{ID.hex}/x",
+        f"offload/n/r/u/{ID}/ä",
+        f"offload/n/r\0/u/{ID}/x",
         "",
     ],
 )
-def test_a_key_that_is_not_ours_has_no_id(key: str) -> None:
-    assert artifact_id_of(key, "offload") is None
+def test_a_key_that_is_not_ours_has_no_parts(key: str) -> None:
+    assert parts_of(key, "offload") is None
+
+
+@pytest.mark.parametrize("prefix", ["", "offload"])
+def test_a_probe_is_told_from_an_artifact(prefix: str) -> None:
+    assert is_probe(probe_key(prefix, uuid4()), prefix)
+    assert not is_probe(object_key(prefix, "n", "r", "u", ID, "probe"), prefix)
+    assert not is_probe(object_key(prefix, ".offload-doctor", "r", "u", ID, "probe"), prefix)
 
 
 def test_the_marker_lies_right_under_the_prefix() -> None:

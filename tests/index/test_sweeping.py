@@ -4,6 +4,7 @@
 - ending the current version gives the name to the newest stored one before it
 - bytes may go once a status without the pointer was published, or the run is deleted
 - totals, runs with something stored page by page, and what is stored of one
+- which uids are those of runs, and what the runs are called
 - plans: parked, confirmed, finished
 """
 
@@ -145,6 +146,15 @@ def test_totals_and_runs_with_something_stored(given: Any) -> None:
         assert [run.uid for run in first] == [uids[0], uids[2]]
         second = sweeping.runs_with_stored(tx, after=first[-1].uid, limit=2)
         assert [run.uid for run in second] == [uids[3]]
+
+
+def test_runs_are_known_by_their_uid(given: Any) -> None:
+    runs_there = [given.run() for _ in range(3)]
+    uids = [*(run.uid for run in runs_there), *(f"unknown-{number}" for number in range(1000))]
+    with given.index.read() as tx:
+        known = sweeping.known_runs(tx, uids)
+        assert sweeping.known_runs(tx, []) == {}
+    assert known == {run.uid: (run.namespace, run.name) for run in runs_there}
 
 
 def test_a_parked_plan_waits_for_its_confirmation(given: Any) -> None:

@@ -2,7 +2,10 @@
 
 - old objects without a row go, those with a row, young ones and strangers stay
 - an erased artifact's object that is there again is an orphan; a lost one's is not
-- abandoned multipart uploads are aborted, young and strange ones stay
+- what unknown runs have stays, and so does what lies beside a marker further down: keys of a longer prefix
+  look like ours
+- what the doctor left goes
+- abandoned multipart uploads are aborted; young and strange ones stay, and those of a longer prefix
 - a prefix is claimed once, also by two processes at once; a missing or another index's marker stops the pass
 - more than 100 orphans and 20 % of what is stored stop the pass, unless an operator says so
 - a row that comes between the listing and the deletion saves its object
@@ -18,11 +21,12 @@ import pytest
 
 from offload.dev.stores import StoreAddress
 from offload.domain.artifact import Location, NewArtifact, State
-from offload.domain.keys import marker_key, object_key
+from offload.domain.keys import MARKER, marker_key, object_key, probe_key
 from offload.domain.run import SeenRun
 from offload.index import Index, artifacts, migrate, runs, sweeping
 from offload.index.recording import record_all
-from offload.objects.interface import ObjectInfo, Objects
+from offload.objects.interface import ObjectInfo, Objects, OpenUpload
+from offload.objects.memory import MemoryObjects
 from offload.objects.s3 import S3Objects
 from offload.services.orphans import Claim, claim_prefix, clean_orphans
 
@@ -98,17 +102,101 @@ def test_an_erased_object_that_is_back_goes_and_a_lost_one_stays(
     assert ids_under(objects, prefix) == {str(lost), str(ended)}
 
 
+@pytest.mark.parametrize(("outer", "inner"), [("", "team"), ("x", "x/y"), ("", "x/y"), ("", f"a/b/c/{RUN}")])
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_a_longer_prefix_holds_is_no_orphan(
+    index: Index, outer: str, inner: str, *, marked: bool
+) -> None:
+    """Of this index, which had the other prefix for a while, and of another one in the same bucket."""
+    objects = MemoryObjects()
+    assert claim_prefix(index, objects, prefix=outer) is Claim.OURS
+    if marked:
+        objects.write(marker_key(inner), b"another index")
+    own = object_key(inner, "agents", "run", RUN, uuid4(), "log")
+    objects.write(own, b"bytes")
+    record(index, UUID(own.split("/")[-2]), Location(objects.bucket, own), "log")
+    anothers = object_key(inner, "agents", str(uuid4()), str(uuid4()), uuid4(), f"{uuid4()}/{uuid4()}/log")
+    objects.write(anothers, b"bytes")
+    orphan = object_key(outer, "agents", "run", RUN, uuid4(), "log")
+    objects.write(orphan, b"bytes")
+
+    report = clean_orphans(index, objects, prefix=outer, grace=GRACE, now=LATER)
+
+    assert (report.found, report.removed) == (1, 1)
+    assert report.left_alone == ((inner,) if marked else ())
+    assert keys_in(objects) == {marker_key(outer), own, anothers} | ({marker_key(inner)} if marked else set())
+
+
+def test_a_marker_further_down_shields_even_what_has_the_names_of_a_run(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of the longer prefix can be named like another run's uid."""
+    objects = MemoryObjects()
+    claim_prefix(index, objects, prefix="")
+    with index.begin() as tx:
+        runs.observe(tx, SeenRun("uid", "team", "agents", datetime.now(UTC)))
+    objects.write(marker_key("team"), b"another index")
+    theirs = object_key("team", "agents", "uid", str(uuid4()), uuid4(), "log")
+    objects.write(theirs, b"bytes")
+    upload = OpenUpload(f"{theirs}-2", "1", datetime.now(UTC))
+    monkeypatch.setattr(type(objects), "open_uploads", lambda *_: iter([upload]))
+    aborted: list[OpenUpload] = []
+    monkeypatch.setattr(type(objects), "abort_upload", lambda _self, one: aborted.append(one))
+
+    report = clean_orphans(index, objects, prefix="", grace=GRACE, now=LATER, beyond_guard=True)
+
+    assert (report.found, report.removed, report.aborted_uploads) == (0, 0, 0)
+    assert report.left_alone == ("team",)
+    assert not aborted
+    assert theirs in keys_in(objects)
+
+
+def test_what_an_unknown_run_has_stays_and_what_the_doctor_left_goes(
+    index: Index, objects: Objects, prefix: str
+) -> None:
+    claim_prefix(index, objects, prefix=prefix)
+    unknown = [
+        object_key(prefix, *run, uuid4(), "log")
+        for run in (
+            ("agents", "run", str(uuid4())),
+            ("agents", "other", RUN),
+            ("elsewhere", "run", RUN),
+        )
+    ]
+    for key in (*unknown, probe_key(prefix, uuid4())):
+        objects.write(key, b"bytes")
+
+    assert clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER).removed == 1
+    assert keys_in(objects, prefix) == {marker_key(prefix), *unknown}
+
+
+@pytest.mark.parametrize("name", [MARKER, f"dir/{MARKER}"])
+def test_an_orphan_that_is_named_like_a_marker_goes(
+    index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID], name: str
+) -> None:
+    claim_prefix(index, objects, prefix=prefix)
+    stored(name, row=False)
+
+    report = clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER)
+
+    assert (report.removed, report.left_alone) == (1, ())
+
+
 @pytest.mark.parametrize("address", ["seaweedfs"], indirect=True)  # moto dates all uploads 2010
 def test_abandoned_uploads_are_aborted(index: Index, address: StoreAddress, prefix: str, client: Any) -> None:
     objects = S3Objects(address.connection())
     claim_prefix(index, objects, prefix=prefix)
     ours = object_key(prefix, "agents", "run", RUN, uuid4(), "log")
-    for key in (ours, f"{prefix}/strange"):
+    strange = [
+        f"{prefix}/strange",
+        object_key(f"{prefix}/team", "agents", "run", str(uuid4()), uuid4(), "log"),
+    ]
+    for key in (ours, *strange):
         client.create_multipart_upload(Bucket=objects.bucket, Key=key)
 
     assert clean_orphans(index, objects, prefix=prefix, grace=GRACE).aborted_uploads == 0
     assert clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER).aborted_uploads == 1
-    assert [upload.key for upload in objects.open_uploads(prefix)] == [f"{prefix}/strange"]
+    assert {upload.key for upload in objects.open_uploads(prefix)} == set(strange)
     objects.close()
 
 
@@ -225,3 +313,7 @@ def ids_under(objects: Objects, prefix: str) -> set[str]:
     return {
         info.location.key.split("/")[len(prefix.split("/")) + 3] for info in objects.list(f"{prefix}/agents/")
     }
+
+
+def keys_in(objects: Objects, prefix: str = "") -> set[str]:
+    return {info.location.key for info in objects.list(prefix)}

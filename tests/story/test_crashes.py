@@ -18,7 +18,7 @@ import httpx
 import psycopg
 import pytest
 
-from offload.domain.keys import artifact_id_of
+from offload.domain.keys import parts_of
 from offload.services.orphans import clean_orphans
 from tests.programs import until
 from tests.site import Site
@@ -91,7 +91,7 @@ def test_serve_killed_between_blob_and_row(site: Site, body: bytes) -> None:
         index, objects, prefix=site.prefix, grace=GRACE, now=now + GRACE + timedelta(minutes=5)
     )
     assert (late.found, late.removed, late.stopped_because) == (1, 1, None)
-    ids = {str(artifact_id_of(key, site.prefix)) for key in site.object_keys()}
+    ids = {str(parts.artifact_id) for key in site.object_keys() if (parts := parts_of(key, site.prefix))}
     assert ids == {first["id"], again.json()["id"]}
     assert site.stage.get(f"artifacts/{again.json()['id']}/content").content == body
 
