@@ -281,7 +281,7 @@ def _rule_of(artifact: Artifact, policy: Policy) -> Rule:
 def _rule_end(keep: Keep, created_at: datetime, run: Run) -> datetime | None:
     if not isinstance(keep, KeepFor):
         return None
-    start = created_at if keep.since is Since.CREATED else run.finished_at or run.deleted_at
+    start = created_at if keep.since is Since.CREATED else run.ended_at
     try:
         return None if start is None else start + keep.duration
     except OverflowError:  # past the calendar's last year: for ever

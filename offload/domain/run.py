@@ -53,3 +53,15 @@ class Run:
     """Why the last publish failed; None after one that succeeded."""
     publish_failures: int = 0
     """Failed publishes since the last one that succeeded."""
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it finished, or was deleted before it did; None while it may still run.
+
+        Any writer can set a finish time, or leave one that no longer holds. One in a run whose phase says
+        that it goes on, or from before its creation (as Go's zero time), says nothing.
+        """
+        finished = self.finished_at
+        if finished and finished >= self.created_at and (not self.phase or self.phase in TERMINAL_PHASES):
+            return finished
+        return self.deleted_at

@@ -1,8 +1,9 @@
 """Retention: which rule, until when, and what a plan ends.
 
 Cases: each condition of a match, and the first match wins; each way to keep, with its end and its reason; a
-run that is not finished, finished, deleted; the sender's own expiry beside a rule; what is not stored is left
-alone; `expires` as a duration and a time; an expiry past the rule's; the sums of a plan and its guard at its
+run that is not finished, finished, deleted, or says so while it runs or from before its creation; the
+sender's own expiry beside a rule; what is not stored is left alone; `expires` as a duration and a time; an
+expiry past the rule's; the sums of a plan and its guard at its
 limits; a digest that follows the policy. Properties: among the newest N none goes; a plan only grows with
 time; the first rule that matches decides; an own expiry only shortens; the plan ends what `expiry` says has
 ended; a plan that was carried out leaves nothing to plan.
@@ -42,7 +43,9 @@ from offload.domain.run import Run
 from offload.errors import InvalidExpiryError
 
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
+GO_ZERO = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def _run(**fields: Any) -> Run:
@@ -139,6 +142,16 @@ def test_a_superseded_version_has_its_own_rule() -> None:
         (KeepFor(DAY, Since.FINISHED), {"finished_at": T0 + 5 * DAY}, T0 + 6 * DAY),
         (KeepFor(DAY, Since.FINISHED), {"deleted_at": T0 + 3 * DAY}, T0 + 4 * DAY),
         (KeepFor(DAY, Since.FINISHED), {"finished_at": T0, "deleted_at": T0 + 3 * DAY}, T0 + DAY),
+        (KeepFor(DAY, Since.FINISHED), {"finished_at": T0 + 5 * DAY, "phase": "Failed"}, T0 + 6 * DAY),
+        (KeepFor(DAY, Since.FINISHED), {"finished_at": T0 + 5 * DAY, "phase": ""}, T0 + 6 * DAY),
+        (KeepFor(DAY, Since.FINISHED), {"finished_at": T0 + 5 * DAY, "phase": "Running"}, None),
+        (KeepFor(DAY, Since.FINISHED), {"finished_at": T0 - SECOND, "phase": "Succeeded"}, None),
+        (KeepFor(DAY, Since.FINISHED), {"finished_at": GO_ZERO}, None),
+        (
+            KeepFor(DAY, Since.FINISHED),
+            {"finished_at": T0, "phase": "Running", "deleted_at": T0 + 3 * DAY},
+            T0 + 4 * DAY,
+        ),
         (KeepFor(timedelta(days=999_999_999)), {}, None),
         (KeepLast(1), {}, None),
         (KeepForever(), {}, None),
