@@ -29,6 +29,8 @@ class Job:
     """Counted from the end of the last one that succeeded, by any controller."""
     run: Callable[[threading.Event], None]
     """Does it; returns soon after the event is set, at shutdown or since the lease was lost."""
+    ready: Callable[[], bool] = lambda: True
+    """Whether this controller can do it now. Where not, it takes no lease: that would keep others from it."""
 
 
 class JobLoop:
@@ -43,7 +45,7 @@ class JobLoop:
         look = min(LOOK_SECONDS, self._job.every.total_seconds() / 10)
         while not stop.is_set():
             rest = self._due_in()
-            if rest <= 0 and self._take():
+            if rest <= 0 and self._job.ready() and self._take():
                 self._do(stop)
             # Not due before then, whoever does it; a moment later it is.
             stop.wait(min(LOOK_SECONDS, max(look, rest)))

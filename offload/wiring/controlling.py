@@ -123,9 +123,8 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
     def why_not(stop: threading.Event) -> Callable[[], str | None]:
         return lambda: "shutting down" if stop.is_set() else why_watch_is_stale(index)
 
-    def tell_watch(stop: threading.Event) -> None:
-        while follower.age() > WATCH_EVERY.total_seconds() and not stop.wait(1):
-            pass
+    def watch_is_fresh() -> bool:
+        return follower.age() <= WATCH_EVERY.total_seconds()
 
     def sweep_due(stop: threading.Event) -> None:
         while why_watch_is_stale(index) and not stop.wait(1):
@@ -158,7 +157,8 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
         )
 
     return [
-        Job(WATCH, WATCH_EVERY, tell_watch),
+        # There is nothing to do: that it was done says that some controller's watch is fresh.
+        Job(WATCH, WATCH_EVERY, lambda _stop: None, ready=watch_is_fresh),
         Job("sweep", settings.sweep_every, sweep_due),
         Job("erase", ERASE_EVERY, erase_due),
         Job("orphans", settings.orphan_grace, clean),

@@ -6,7 +6,6 @@
 - a slow publish is not claimed again; urgent runs hold up others for a while only
 - an unusable schema is told, and publishing starts once it is mended
 - a controller that rewrites status is answered at most once a second, and status is ours soon after
-- leased jobs
 """
 
 import threading
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,9 @@ import pytest
 
 from offload.cluster.interface import AgentRun
 from offload.cluster.standin.server import StandIn
-from offload.controller import Controller, Job, dispatch
+from offload.controller import Controller, dispatch
 from offload.controller import controller as controller_module
 from offload.controller.dispatch import Dispatcher
-from offload.controller.jobs import JobLoop
 from offload.controller.loops import Loop
 from offload.domain.projection import Caps
 from offload.domain.run import Run
@@ -175,7 +172,8 @@ def dispatching(room: Room, script: Callable[[Run], Outcome], *, workers: int) -
     try:
         yield publisher
     finally:
-        end(loop)
+        loop.ask_to_stop()
+        assert loop.join(5)
 
 
 def test_urgent_runs_hold_up_others_for_a_while_only(room: Room) -> None:
@@ -317,67 +315,3 @@ def test_what_the_database_said_is_not_told_to_a_probe() -> None:
     eventually(lambda: loop.problem == "test: The retention index is out of reach.")
     loop.ask_to_stop()
     assert loop.join(5)
-
-
-def do_jobs(room: Room, job: Job, holder: str) -> Loop:
-    loop = Loop(job.name, JobLoop(room.index, job, holder=holder).run)
-    loop.start()
-    return loop
-
-
-def end(*loops: Loop) -> None:
-    for loop in loops:
-        loop.ask_to_stop()
-    assert all(loop.join(5) for loop in loops)
-
-
-def job(run: Callable[[threading.Event], None], every: float = 0.2) -> Job:
-    return Job("count", timedelta(seconds=every), run)
-
-
-def test_a_job_is_done_periodically_and_by_one_controller_at_a_time(room: Room) -> None:
-    running: list[str] = []
-    done: list[float] = []
-    overlaps = []
-
-    def count(_: threading.Event) -> None:
-        running.append("x")
-        overlaps.append(len(running))
-        time.sleep(0.05)
-        running.pop()
-        done.append(time.monotonic())
-
-    loops = [do_jobs(room, job(count), holder) for holder in ("a", "b")]
-    eventually(lambda: len(done) >= 4)
-    end(*loops)
-    assert set(overlaps) == {1}
-    assert min(later - earlier for earlier, later in pairwise(done)) >= 0.2
-
-
-def test_a_job_that_fails_is_not_done_and_is_tried_again(room: Room) -> None:
-    attempts = []
-
-    def fail_once(_: threading.Event) -> None:
-        attempts.append(1)
-        if len(attempts) == 1:
-            raise RuntimeError("no")
-
-    loop = do_jobs(room, job(fail_once, every=3600), "a")
-    eventually(lambda: len(attempts) == 2)
-    end(loop)
-    assert len(attempts) == 2
-
-
-def test_a_job_is_cut_short_at_shutdown_and_its_lease_given_back(room: Room) -> None:
-    started, taken_over = threading.Event(), threading.Event()
-
-    def long(cut_short: threading.Event) -> None:
-        started.set()
-        assert cut_short.wait(10)
-
-    loop = do_jobs(room, job(long), "a")
-    assert started.wait(5)
-    end(loop)
-    other = do_jobs(room, job(lambda _: taken_over.set()), "b")
-    assert taken_over.wait(5)
-    end(other)

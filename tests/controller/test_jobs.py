@@ -1,0 +1,134 @@
+"""Periodic jobs under leases, on SQLite.
+
+- one controller at a time does a job, and every so often; a failure is tried again; shutdown cuts it short
+- one that cannot do it keeps no other from it: sweeps go on while one controller's watch is broken
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offload.controller import Job
+from offload.controller.jobs import JobLoop
+from offload.controller.loops import Loop
+from offload.index import Index
+from offload.objects.memory import MemoryObjects
+from offload.services.sweep import WATCH, why_watch_is_stale
+from offload.settings import Settings
+from offload.wiring.controlling import _jobs
+from tests.publishing import eventually, migrated_index
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    index = Index.connect(migrated_index(tmp_path))
+    yield index
+    index.close()
+
+
+def do_jobs(index: Index, job: Job, holder: str) -> Loop:
+    loop = Loop(job.name, JobLoop(index, job, holder=holder).run)
+    loop.start()
+    return loop
+
+
+def end(*loops: Loop) -> None:
+    for loop in loops:
+        loop.ask_to_stop()
+    assert all(loop.join(5) for loop in loops)
+
+
+def job(run: Callable[[threading.Event], None], every: float = 0.2) -> Job:
+    return Job("count", timedelta(seconds=every), run)
+
+
+def test_a_job_is_done_periodically_and_by_one_controller_at_a_time(index: Index) -> None:
+    running: list[str] = []
+    done: list[float] = []
+    overlaps = []
+
+    def count(_: threading.Event) -> None:
+        running.append("x")
+        overlaps.append(len(running))
+        time.sleep(0.05)
+        running.pop()
+        done.append(time.monotonic())
+
+    loops = [do_jobs(index, job(count), holder) for holder in ("a", "b")]
+    eventually(lambda: len(done) >= 4)
+    end(*loops)
+    assert set(overlaps) == {1}
+    assert min(later - earlier for earlier, later in pairwise(done)) >= 0.2
+
+
+def test_a_job_that_fails_is_not_done_and_is_tried_again(index: Index) -> None:
+    attempts = []
+
+    def fail_once(_: threading.Event) -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise RuntimeError("no")
+
+    loop = do_jobs(index, job(fail_once, every=3600), "a")
+    eventually(lambda: len(attempts) == 2)
+    end(loop)
+    assert len(attempts) == 2
+
+
+def test_a_job_is_cut_short_at_shutdown_and_its_lease_given_back(index: Index) -> None:
+    started, taken_over = threading.Event(), threading.Event()
+
+    def long(cut_short: threading.Event) -> None:
+        started.set()
+        assert cut_short.wait(10)
+
+    loop = do_jobs(index, job(long), "a")
+    assert started.wait(5)
+    end(loop)
+    other = do_jobs(index, job(lambda _: taken_over.set()), "b")
+    assert taken_over.wait(5)
+    end(other)
+
+
+def test_one_that_is_not_ready_keeps_no_other_from_a_job(index: Index) -> None:
+    asked, done_by = threading.Event(), list[str]()
+
+    def not_ready() -> bool:
+        asked.set()
+        return False
+
+    every = timedelta(hours=1)
+    waiting = do_jobs(index, Job("count", every, lambda _: done_by.append("a"), ready=not_ready), "a")
+    assert asked.wait(5)
+    other = do_jobs(index, Job("count", every, lambda _: done_by.append("b")), "b")
+    eventually(lambda: bool(done_by))
+    end(waiting, other)
+    assert done_by == ["b"]
+
+
+def test_a_controller_whose_watch_is_broken_does_not_silence_the_others(index: Index) -> None:
+    broken = do_jobs(index, watch_job(index, float("inf")), "broken")
+    time.sleep(0.5)
+    assert why_watch_is_stale(index)
+    well = do_jobs(index, watch_job(index, 0.0), "well")
+    eventually(lambda: why_watch_is_stale(index) is None)
+    end(broken, well)
+
+
+def watch_job(index: Index, age: float) -> Job:
+    """The job of a controller whose watch was last heard so many seconds ago."""
+
+    class Heard:
+        def age(self) -> float:
+            return age
+
+    heard: Any = Heard()
+    objects: Any = MemoryObjects()
+    settings = Settings(database_url="sqlite:///x", s3_bucket="bucket")
+    return next(job for job in _jobs(settings, index, objects, heard) if job.name == WATCH)
