@@ -17,7 +17,7 @@ from offload.index.tombstones import end
 
 @dataclass(frozen=True, slots=True)
 class ParkedPlan:
-    """A retention plan that is too large to be carried out unasked."""
+    """A retention plan that is too large to be carried out unasked. Its sums are of what is left to do."""
 
     id: UUID
     at: datetime
@@ -127,6 +127,15 @@ def confirm(tx: sa.Connection, id: UUID) -> ParkedPlan | None:  # noqa: A002 - t
     tx.execute(open_plan.values(confirmed_at=clock.now(tx)))
     row = tx.execute(_SELECT_PLAN.where(plans.c.id == id)).one_or_none()
     return None if row is None else ParkedPlan(*row)
+
+
+def done_of_plan(tx: sa.Connection, id: UUID, *, count: int, bytes: int) -> None:  # noqa: A002 - the column's own name, and what it counts
+    """Take what was ended from what a plan still has to end, in the transaction that ends it."""
+    tx.execute(
+        sa.update(plans)
+        .where(plans.c.id == id)
+        .values(artifact_count=plans.c.artifact_count - count, total_bytes=plans.c.total_bytes - bytes)
+    )
 
 
 def finish(tx: sa.Connection, id: UUID) -> None:  # noqa: A002 - the column's own name

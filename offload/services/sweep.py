@@ -251,7 +251,7 @@ def _carry_out(  # noqa: PLR0913, PLR0917 - what was planned, what bounds it, an
             return done, why
         if not _may_go(done.including(batch), confirmed):
             return done, "the plan grew past its limit while it was carried out; sweep again"
-        done = done.including(_tombstone(index, batch))
+        done = done.including(_tombstone(index, batch, confirmed))
     return done, None
 
 
@@ -267,7 +267,11 @@ def _batches(run_plans: Iterable[RunPlan]) -> Iterator[list[Deletion]]:
         yield batch
 
 
-def _tombstone(index: Index, batch: Iterable[Deletion]) -> list[Deletion]:
+def _tombstone(index: Index, batch: Iterable[Deletion], confirmed: ParkedPlan | None) -> list[Deletion]:
+    """End what is still stored of `batch`, and answer it.
+
+    What was `confirmed` shrinks with it: a sweep that goes on later must not end so much once more.
+    """
     by_rule: dict[str, list[Deletion]] = defaultdict(list)
     for deletion in batch:
         by_rule[deletion.by].append(deletion)
@@ -280,6 +284,10 @@ def _tombstone(index: Index, batch: Iterable[Deletion]) -> list[Deletion]:
                     tx, [deletion.artifact.id for deletion in deletions], state=State.EXPIRED, by=by
                 )
             )
-        ended += [deletion for deletion in deletions if deletion.artifact.id in ids]
-        metrics.SWEEP_DELETIONS.labels(rule=deletions[0].rule).inc(len(ids))
+            gone = [deletion for deletion in deletions if deletion.artifact.id in ids]
+            if confirmed:
+                total = Total().plus(deletion.artifact for deletion in gone)
+                sweeping.done_of_plan(tx, confirmed.id, count=total.count, bytes=total.bytes)
+        ended += gone
+        metrics.SWEEP_DELETIONS.labels(rule=deletions[0].rule).inc(len(gone))
     return ended

@@ -5,9 +5,10 @@
 - bytes may go once a status without the pointer was published, or the run is deleted
 - totals, runs with something stored page by page, and what is stored of one
 - which uids are those of runs, and what the runs are called
-- plans: parked, confirmed, finished
+- plans: parked, confirmed, done in part, finished
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -178,6 +179,8 @@ def test_a_parked_plan_waits_for_its_confirmation(given: Any) -> None:
         assert sweeping.confirm(tx, plan_id) == confirmed
         assert sweeping.confirm(tx, uuid4()) is None
         assert sweeping.parked(tx) == [confirmed, other]
+        sweeping.done_of_plan(tx, plan_id, count=2, bytes=2**39)
+        assert sweeping.parked(tx) == [replace(confirmed, count=3, bytes=2**39), other]
         sweeping.finish(tx, plan_id)
         sweeping.finish(tx, plan_id)
         assert [plan.id for plan in sweeping.parked(tx)] == [other_id]

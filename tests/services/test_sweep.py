@@ -34,6 +34,7 @@ from offload.domain.retention import (
     Rule,
     Since,
     Total,
+    Version,
 )
 from offload.domain.run import Run, SeenRun
 from offload.errors import (
@@ -379,6 +380,30 @@ def test_a_confirmed_sweep_that_was_interrupted_is_continued_by_the_next(
     assert world.sweep().outcome is Outcome.DONE
     assert set(world.states(sent)) == {State.EXPIRED}
     assert world.parked() == []
+
+
+def test_an_interrupted_sweep_ends_no_more_than_was_confirmed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What became current since then ends by the same rule, and would fill the place of what was ended."""
+    monkeypatch.setattr(service, "DELETE_BATCH", 40)
+    names = [f"n{n}" for n in range(60)]
+    sent = [one for run in ("a", "b") for _ in range(3) for one in world.send(world.run(run), *names)]
+    policy = Policy((Rule("current", Match(version=Version.CURRENT), KeepFor(DAY)),), KeepForever())
+    parked = world.sweep(policy).parked
+    assert parked is not None
+    assert (parked.count, parked.bytes) == (120, 1200)
+    heard = iter([None, None, None, "the controller is down"])
+    assert world.sweep(policy, confirm=parked.id, why_stale=lambda: next(heard)).outcome is Outcome.REFUSED
+    assert world.states(sent).count(State.EXPIRED) == 80
+    [left] = world.parked()
+    assert (left.id, left.count, left.bytes) == (parked.id, 40, 400)
+
+    report = world.sweep(policy)
+
+    assert report.outcome is Outcome.PARKED
+    assert world.states(sent).count(State.EXPIRED) == 80
+    assert [plan.confirmed_at for plan in world.parked()] == [None]
 
 
 def test_a_stale_view_refuses_and_changes_nothing(world: World) -> None:
