@@ -171,14 +171,17 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
 def finished_at(status: Mapping[str, Any]) -> datetime | None:
     """When the run had ended, by its status: a time in whole seconds means until that second was over."""
     text = status.get("finishedAt")
+    if not isinstance(text, str):
+        return None
     try:
-        time = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
+        time = datetime.fromisoformat(text)
+        time = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter where it is in no year of the calendar by UTC
         return None
-    if time is None:
-        return None
-    over = time if time.microsecond else time + timedelta(seconds=1)
-    return over.replace(tzinfo=time.tzinfo or UTC)
+    try:
+        return time if time.microsecond else time + timedelta(seconds=1)
+    except OverflowError:  # nothing follows the calendar's last second
+        return time
 
 
 def why_absent(artifact: Artifact, projection: Projection) -> Absence | None:

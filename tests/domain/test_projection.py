@@ -1,8 +1,9 @@
 """What status should say of a run's history, as tables.
 
 Cases: order and caps; served maxItems; the byte budget; the truncation condition's life; others' conditions;
-strict mode by phase, and where its verdict is taken back; another writer's cap; schemas without reason or
-conditions; entries of other writers; the patch holds what differs; why an artifact is absent.
+strict mode by phase, and where its verdict is taken back; when a run had ended; another writer's
+cap; schemas without reason or conditions; entries of other writers; the patch holds what differs; why an
+artifact is absent.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,16 @@ import pytest
 
 from offload.domain.artifact import Artifact, Location, State
 from offload.domain.pointers import Reason, compact, read_schema
-from offload.domain.projection import Caps, Foreign, History, Projection, effective_cap, project, why_absent
+from offload.domain.projection import (
+    Caps,
+    Foreign,
+    History,
+    Projection,
+    effective_cap,
+    finished_at,
+    project,
+    why_absent,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -252,6 +262,26 @@ def test_what_came_before_a_verdict_came_before_its_finish_whatever_the_clocks_s
     verdict = projected(of, {"phase": "Running"}, strict=True)
     taken_back = {**verdict.desired, "phase": "Succeeded", "conditions": []}
     assert projected(of, taken_back, strict=True).desired["phase"] == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"),
+    [
+        ("2026-01-02T00:00:00Z", NOW + timedelta(seconds=1)),
+        ("2026-01-02T01:00:00+01:00", NOW + timedelta(seconds=1)),
+        ("2026-01-02T00:00:00", NOW + timedelta(seconds=1)),
+        ("2026-01-02T00:00:00.5Z", NOW + timedelta(seconds=0.5)),
+        ("9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("9999-12-31T23:59:59-01:00", None),
+        ("0001-01-01T00:00:00+01:00", None),
+        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, 0, 0, 1, tzinfo=UTC)),
+        ("yesterday", None),
+        (7, None),
+        (None, None),
+    ],
+)
+def test_a_run_had_ended_once_its_last_second_was_over(text: Any, ended: datetime | None) -> None:
+    assert finished_at({"finishedAt": text}) == ended
 
 
 def test_another_writers_cap_shortens_the_list_and_fails_no_run() -> None:

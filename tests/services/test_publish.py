@@ -392,7 +392,7 @@ def test_strict_mode_fails_the_run_and_loses_nothing(room: Room) -> None:
     assert room.status(run)["phase"] == "Failed"
 
 
-@pytest.mark.parametrize("finished", ["2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z"])
+@pytest.mark.parametrize("finished", ["2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 def test_strict_mode_fails_a_succeeded_run_only_for_earlier_excess(room: Room, finished: str) -> None:
     run = room.create()
     room.write(run.seen.name, {"phase": "Succeeded", "finishedAt": finished})
