@@ -9,9 +9,14 @@ import sqlalchemy as sa
 from offload.index import clock
 from offload.index.dialects import engines_of
 from offload.index.dirty import dirty_since, lock
+from offload.index.rows import in_pieces
 from offload.index.schema import externals, runs
 
 ExternalState = Literal["listed", "left-out", "removed"]
+
+REMOVED_KEPT = 50
+"""Removed ones that a run keeps, the newest. They save a place: what is brought back stands where it stood,
+and what was forgotten comes as a new one. A writer that renews a signed address removes one each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ def save(tx: sa.Connection, run_uid: str, found: Iterable[External]) -> list[Ext
 
     One whose fingerprint is known keeps its `seq` and takes the new entry and state. Each new one takes the
     next revision of the run, in the order given, which makes the run dirty (read its revision after this).
+    Of the removed ones, the newest stay.
     """
     [run] = lock(tx, [run_uid], (runs.c.revision,))
     known = {external.fingerprint: external for external in of_run(tx, run_uid)}
@@ -78,6 +84,11 @@ def save(tx: sa.Connection, run_uid: str, found: Iterable[External]) -> list[Ext
                 }
                 for external in saved
             ],
+        )
+    removed = sorted((one for one in known.values() if one.state == "removed"), key=lambda one: one.seq)
+    for piece in in_pieces(one.fingerprint for one in removed[:-REMOVED_KEPT]):
+        tx.execute(
+            sa.delete(externals).where(externals.c.run_uid == run_uid, externals.c.fingerprint.in_(piece))
         )
     if revision != run.revision:
         tx.execute(
