@@ -47,8 +47,8 @@ BETWEEN = timedelta(seconds=1)
 ATTEMPTS = 5
 """How often a conflict is answered by projecting again before it counts as a failure."""
 LONGEST_ASKED_SECONDS = 30.0
-_SAID_MOST = 10_000
-"""Runs whose conditions are remembered."""
+_REMEMBERED_MOST = 10_000
+"""Runs whose conditions, and patches that were not kept, are remembered: not all that go are heard of."""
 LONGEST_PAUSE = timedelta(minutes=5)
 LONGEST_CONFLICT_PAUSE = timedelta(seconds=2)
 """So that status is ours within 5 s after a writer falls silent that was quicker every time."""
@@ -74,6 +74,8 @@ class _NotKept:
 
     digest: bytes
     projected_at: datetime
+    published_at: datetime | None
+    """When the run was published last, then. Once it was published since, by any replica, this is history."""
 
 
 class Publisher:
@@ -200,8 +202,7 @@ class Publisher:
         """Write what differs, and confirm; None, with nothing done, where only a fresh read can confirm."""
         run = loaded.run
         known = [external for external in loaded.externals if external.state != "removed"]
-        not_kept = self._not_kept.get(run.uid)
-        projection = self._project(loaded, pointing(known), read.status, schema, not_kept)
+        projection = self._project(loaded, pointing(known), read.status, schema)
         patch = projection.patch_for(read.status)
         if not patch and not fresh:
             # That nothing is to be written must be read, not remembered: bytes are deleted by it.
@@ -216,7 +217,8 @@ class Publisher:
             with self._index.begin() as tx:
                 externals.save(tx, run.uid, left_out)
         if patch:
-            self._send(read, projection, patch, schema, not_kept)
+            self._check_not_sent_before(loaded, pointing(known), read.status, schema)
+            self._send(run, read, projection, patch)
         else:
             self._echoes.remember(run.uid, read.status, read.resource_version)
             self._remember_said(run.uid, read.status)
@@ -235,7 +237,7 @@ class Publisher:
         foreign: Sequence[Foreign],
         status: Mapping[str, Any],
         schema: StatusSchema,
-        not_kept: _NotKept | None = None,
+        now: datetime | None = None,
     ) -> Projection:
         return project(
             loaded.history(foreign, history_hint(loaded.run, self._public_url)),
@@ -243,23 +245,23 @@ class Publisher:
             schema=schema,
             caps=replace(self._caps, kept=self._lengths.adopted(loaded.run, status)),
             strict=loaded.strict,
-            # The same time as before makes the same patch, which is then known not to be kept.
-            now=not_kept.projected_at if not_kept else self._clock(),
+            now=now or self._clock(),
             said=self._said.get(loaded.run.uid, {}),
         )
 
-    def _send(
-        self,
-        read: AgentRun,
-        projection: Projection,
-        patch: Mapping[str, Any],
-        schema: StatusSchema,
-        not_kept: _NotKept | None,
+    def _check_not_sent_before(
+        self, loaded: Loaded, foreign: Sequence[Foreign], status: Mapping[str, Any], schema: StatusSchema
     ) -> None:
-        uid = read.seen.uid
-        digest = compact([schema.digest, patch])
-        if not_kept and not_kept.digest == digest:
+        """Raises `StatusNotKeptError` where the patch is, but for its times, one that was not kept."""
+        before = self._not_kept.get(loaded.run.uid)
+        if before is None or before.published_at != loaded.run.published_at:
+            return
+        patch = self._project(loaded, foreign, status, schema, before.projected_at).patch_for(status)
+        if before.digest == _digest(schema, patch):
             raise StatusNotKeptError(f"not sent again: {', '.join(patch)} was not kept, and nothing changed")
+
+    def _send(self, run: Run, read: AgentRun, projection: Projection, patch: Mapping[str, Any]) -> None:
+        uid = run.uid
         self._echoes.foretell(uid, {**read.status, **patch}, read.resource_version)
         try:
             answer = self._cluster.patch_status(read, patch)
@@ -270,7 +272,9 @@ class Publisher:
         lacking = projection.patch_for(answer.status)
         if lacking:
             self._echoes.forget(uid)
-            self._not_kept[uid] = _NotKept(digest, projection.at)
+            if len(self._not_kept) >= _REMEMBERED_MOST:
+                self._not_kept.clear()
+            self._not_kept[uid] = _NotKept(_digest(projection.schema, patch), projection.at, run.published_at)
             raise StatusNotKeptError(
                 f"the API server accepted the status and did not keep {', '.join(lacking)}"
             )
@@ -293,7 +297,7 @@ class Publisher:
         if not said:
             self._said.pop(uid, None)
             return
-        if len(self._said) >= _SAID_MOST:
+        if len(self._said) >= _REMEMBERED_MOST:
             self._said.clear()
         self._said[uid] = said
 
@@ -353,6 +357,10 @@ class Publisher:
                 counts=not _concerns_all(error),
             )
         return Outcome.UNAVAILABLE if _concerns_all(error) else Outcome.FAILED
+
+
+def _digest(schema: StatusSchema, patch: Mapping[str, Any]) -> bytes:
+    return compact([schema.digest, patch])
 
 
 def _concerns_all(error: OffloadError) -> bool:

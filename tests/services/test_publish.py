@@ -1,11 +1,10 @@
 """Publishing one run to the AgentRun stand-in.
 
 Cases: pointers and order; nothing to do writes nothing; caps with condition and Event; each dialect;
-conflicts are projected again; gone and recreated runs; refusals and lost fields with back-off, never sent
-again unchanged; outages; observe mode; strict mode; one patch a second; a run that trips a bug.
+conflicts are projected again; gone and recreated runs; refusals with back-off; outages; observe mode; strict
+mode; one patch a second; a run that trips a bug.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -259,28 +258,6 @@ def test_a_refusal_is_kept_as_the_runs_error_and_tried_later(room: Room) -> None
     assert room.run(run).publish_error == "status-refused: a rule says no"
     assert room.publish(run) is Outcome.WRITTEN
     assert room.run(run).publish_error is None
-
-
-def test_what_is_not_kept_is_an_error_and_never_sent_again_unchanged(room: Room) -> None:
-    run = room.create()
-    room.upload_logs(run, 3)
-
-    def lose(read: AgentRun, patch: Mapping[str, Any]) -> AgentRun:
-        return room.cluster.patch_status(read, {"artifacts": patch["artifacts"][:1]})
-
-    cluster = Cluster(room, patch_status=lose)
-    later = itertools.count()
-    clock = lambda: datetime.now(UTC) + timedelta(minutes=next(later))  # noqa: E731 - it is one expression
-    publisher = room.publisher(cluster=cluster, caps=Caps(count=2), clock=clock)
-    assert room.publish(run, publisher) is Outcome.FAILED
-    assert "did not keep artifacts, conditions" in (room.run(run).publish_error or "")
-    for _ in range(2):
-        assert room.publish(run, publisher) is Outcome.FAILED
-    assert len(cluster.patches) == 1
-    assert room.run(run).dirty_since is not None
-    room.upload(run, "log-3")
-    room.publish(run, publisher)
-    assert len(cluster.patches) == 2
 
 
 def test_an_outage_is_told_apart_and_the_run_stays_dirty(room: Room) -> None:
