@@ -179,7 +179,8 @@ class Client:
         """Write an artifact's bytes to `target`: the current version's, or those of `version` (an id).
 
         A path is written whole and verified, or not at all; a part that was cut is kept beside it as
-        `.NAME.DIGEST.part`, and the next call continues it. A stream gets bytes as they come.
+        `.NAME.DIGEST.part`, and the next call continues it. Links are followed, and a file that is there
+        keeps its mode. A stream gets bytes as they come, and so does the path of a fifo or a device.
 
         Raises:
             DamagedDownloadError: the bytes are not those that were announced.

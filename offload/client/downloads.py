@@ -18,6 +18,7 @@ from offload.client.exchange import Exchange
 from offload.client.sources import PIECE, Progress
 
 _SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
+_PART_NAME_BYTES = 200  # with the digest and the dots below the 255 that file systems take
 _RANGE_START = re.compile(r"bytes (\d+)-")
 
 
@@ -89,23 +90,32 @@ class _Sink(Protocol):
 
 
 def _sink(target: Path | BinaryIO) -> _Sink:
-    if isinstance(target, Path):
-        return _FileSink(target)
-    return _StreamSink(target)
+    if not isinstance(target, Path):
+        return _StreamSink(target)
+    # A link stays. One of /proc, such as /dev/stdout, may lead to what has no path: only it opens that.
+    file = Path(os.path.realpath(target))
+    if target.exists() and not file.is_file():
+        return _StreamSink(target)
+    return _FileSink(file)
 
 
 class _StreamSink:
-    """Passes bytes on at once; a wrong checksum is known only at the end."""
+    """Passes bytes on at once; a wrong checksum is known only at the end.
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    A path is one of a fifo, a device or the like: it is written into, for it is not ours to replace.
+    """
+
+    def __init__(self, target: Path | BinaryIO) -> None:
+        self._target = target
+        self._stream: BinaryIO | None = None
         self._digest = hashlib.sha256()
         self.taken = 0
 
-    def begin(self, content: Content) -> None:
-        pass
+    def begin(self, content: Content) -> None:  # noqa: ARG002 - what comes is all new
+        self._stream = self._target.open("wb") if isinstance(self._target, Path) else self._target
 
     def take(self, piece: bytes) -> None:
+        assert self._stream is not None  # noqa: S101 - begin comes first
         self._stream.write(piece)
         self._digest.update(piece)
         self.taken += len(piece)
@@ -116,6 +126,7 @@ class _StreamSink:
         )
 
     def finish(self, content: Content) -> None:
+        assert self._stream is not None  # noqa: S101 - begin comes first
         self._stream.flush()
         if self._digest.digest() != content.sha256 or self.taken != content.size_bytes:
             raise DamagedDownloadError(
@@ -123,7 +134,8 @@ class _StreamSink:
             )
 
     def close(self) -> None:
-        pass
+        if self._stream is not None and self._stream is not self._target:
+            self._stream.close()
 
 
 class _FileSink:
@@ -136,17 +148,22 @@ class _FileSink:
         self._target = target
         self._part: Path | None = None
         self._file: BinaryIO | None = None
+        self._mode: int | None = None
         self._digest = hashlib.sha256()
         self.taken = 0
 
     def begin(self, content: Content) -> None:
-        part = self._target.with_name(f".{self._target.name[:200]}.{content.sha256.hex()[:16]}.part")
+        name = os.fsencode(self._target.name)[:_PART_NAME_BYTES].decode(errors="ignore")
+        part = self._target.with_name(f".{name}.{content.sha256.hex()[:16]}.part")
         self._file = part.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ClientError(f"another download is writing {self._target} already") from error
         self._part = part
+        if self._target.exists():
+            self._mode = self._target.stat().st_mode & 0o777
+            os.fchmod(self._file.fileno(), 0o600)  # the old file may be nobody else's to read
         self._file.seek(0)
         while piece := self._file.read(PIECE):
             self._digest.update(piece)
@@ -173,6 +190,8 @@ class _FileSink:
             self._part.unlink()
             raise DamagedDownloadError
         self._file.flush()
+        if self._mode is not None:
+            os.fchmod(self._file.fileno(), self._mode)
         os.fsync(self._file.fileno())
         self._part.replace(self._target)
 

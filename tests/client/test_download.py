@@ -2,12 +2,15 @@
 
 Cases: a file and a stream; an older version by id; an empty artifact; a connection cut on the way, and one
 cut so often that the download is given up and taken up by the next call; bytes that are not those announced;
-a newer version that comes in between; two downloads of one target; an artifact that is not there.
+a newer version that comes in between; two downloads of one target; an artifact that is not there; targets
+that are a fifo, a link, a file with a mode of its own, or have a long name.
 """
 
 import fcntl
 import hashlib
 import io
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +168,77 @@ def test_an_answer_without_a_digest_is_not_trusted(server: Any, client: Client, 
     server.troubles = [trouble(200)]
     with pytest.raises(StrangeAnswerError):
         client.download(RUN, "a", io.BytesIO())
+
+
+@pytest.mark.parametrize("way", ["itself", "a link"])
+@pytest.mark.usefixtures("stored")
+def test_a_fifo_is_written_into_and_stays(client: Client, tmp_path: Path, way: str) -> None:
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()), daemon=True)
+    reader.start()
+    client.download(RUN, "dir/a.bin", fifo if way == "itself" else link)
+    reader.join(10)
+    assert got == [CONTENT]
+    assert fifo.is_fifo()
+    assert link.is_symlink()
+    assert parts(tmp_path) == []
+
+
+def test_a_fifo_is_not_opened_for_what_is_not_there(client: Client, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(MissingError):
+        client.download(RUN, "none", tmp_path / "fifo")
+
+
+@pytest.mark.usefixtures("stored")
+def test_an_open_pipe_is_written_into_by_its_name_under_proc(client: Client) -> None:
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb") as reads:
+        with os.fdopen(theirs, "wb") as writes:
+            got = []
+            reader = threading.Thread(target=lambda: got.append(reads.read()), daemon=True)
+            reader.start()
+            client.download(RUN, "dir/a.bin", f"/proc/self/fd/{writes.fileno()}")
+        reader.join(10)
+    assert got == [CONTENT]
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.usefixtures("stored")
+def test_a_link_stays_and_what_it_leads_to_is_written(client: Client, tmp_path: Path, there: bool) -> None:
+    (tmp_path / "deep").mkdir()
+    file, link = tmp_path / "deep" / "file", tmp_path / "link"
+    if there:
+        file.write_bytes(b"before")
+    link.symlink_to("deep/file")
+    client.download(RUN, "dir/a.bin", link)
+    assert link.is_symlink()
+    assert file.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o755])
+@pytest.mark.usefixtures("stored")
+def test_a_file_that_is_replaced_keeps_its_mode(
+    server: Any, client: Client, trouble: Any, tmp_path: Path, mode: int
+) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"before")
+    file.chmod(mode)
+    server.troubles = [trouble(cut_after=1000)]
+    with Client(server.url, retry_for=0) as impatient, pytest.raises(OutOfReachError):
+        impatient.download(RUN, "dir/a.bin", file)
+    (part,) = parts(tmp_path)
+    assert (tmp_path / part).stat().st_mode & 0o777 == 0o600
+    client.download(RUN, "dir/a.bin", file)
+    assert file.read_bytes() == CONTENT
+    assert file.stat().st_mode & 0o777 == mode
+
+
+def test_a_long_name_that_is_not_ascii_is_written(client: Client, tmp_path: Path) -> None:
+    name = "\u00e9" * 120
+    client.put(RUN, name, b"x")
+    client.download(RUN, name, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"x"
