@@ -6,6 +6,7 @@ before each piece whether the server has answered.
 
 import hashlib
 import os
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,7 @@ def opened(source: Readable) -> Iterator[Source]:
         yield BytesSource(source)
     elif isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as file:
-            yield FileSource(file, Path(source)) if _is_regular(file) else _of_stream(file)
+            yield FileSource(file, Path(source)) if _has_length(file) else _of_stream(file)
     elif hasattr(source, "read"):
         yield _of_stream(source)
     else:
@@ -88,11 +89,13 @@ class FileSource:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self.path = file, path
-        self._length = os.fstat(file.fileno()).st_size
-        self.size: int | None = self._length
         digest = hashlib.sha256()
-        for piece in self.pieces():
+        announced = left = os.fstat(file.fileno()).st_size
+        while left and (piece := file.read(min(PIECE, left))):
             digest.update(piece)
+            left -= len(piece)
+        self._length = announced - left  # a file of /sys announces a page, and ends before
+        self.size: int | None = self._length
         self.sha256: bytes | None = digest.digest()
 
     def pieces(self) -> Iterator[bytes]:
@@ -121,7 +124,7 @@ class StreamSource:
     def pieces(self) -> Iterator[bytes]:
         yield from BytesSource(self._kept).pieces()
         self.spent = True
-        while piece := self._rest.read(PIECE):
+        while piece := _read(self._rest, PIECE):
             yield piece
 
 
@@ -142,12 +145,25 @@ def body(source: Source, *, waits: bool, progress: Progress | None) -> Iterator[
 def _of_stream(stream: BinaryIO) -> Source:
     start = bytearray()
     while len(start) < REPLAY_BYTES:
-        piece = stream.read(REPLAY_BYTES - len(start))
+        piece = _read(stream, min(PIECE, REPLAY_BYTES - len(start)))
         if not piece:
             return BytesSource(bytes(start))
         start += piece
     return StreamSource(bytes(start), stream)
 
 
-def _is_regular(file: BinaryIO) -> bool:
-    return S_ISREG(os.fstat(file.fileno()).st_mode)
+def _read(stream: BinaryIO, most: int) -> bytes:
+    """Up to `most` bytes, none at the end only: a stream that does not block is waited for."""
+    while (piece := stream.read(most)) is None:
+        ready = select.poll()
+        ready.register(stream, select.POLLIN)
+        ready.poll()
+    if isinstance(piece, str):
+        raise InvalidInputError("source", "must be a path, bytes or an open binary stream", stream)
+    return piece
+
+
+def _has_length(file: BinaryIO) -> bool:
+    """Whether its length can be known before it is read: files of /proc announce 0."""
+    status = os.fstat(file.fileno())
+    return S_ISREG(status.st_mode) and status.st_size > 0

@@ -377,6 +377,7 @@ def test_an_expiry_may_be_a_duration_or_a_time(server: Any, client: Client, expi
         ({"expires": "soon"}, InvalidExpiryError),
         ({"expires": "2030-01-01T00:00:00"}, InvalidExpiryError),
         ({"source": 7}, InvalidInputError),
+        ({"source": io.StringIO("text")}, InvalidInputError),
     ],
 )
 def test_what_breaks_a_rule_is_refused_before_anything_is_sent(
