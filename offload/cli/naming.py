@@ -41,7 +41,10 @@ def plan(paths: list[str], *, name: str | None) -> Plan:
         made.problems.append(ConfigError("--name goes with one file, or with - for standard input"))
         return made
     for path in given:
-        _add(path, name, made)
+        try:
+            _add(path, name, made)
+        except OSError as error:
+            made.problems.append(_unreadable(path, error))
     return made
 
 
@@ -66,7 +69,7 @@ def _add(path: str, name: str | None, made: Plan) -> None:
     elif Path(path).is_dir():
         folder = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link, and name its target
         count = len(made.items)
-        for file in _files_below(folder, (), made):
+        for file in _files_below(folder, frozenset(), made):
             _name(f"{folder.name}/{file.relative_to(folder).as_posix()}", file, made)
         if len(made.items) == count:
             made.passed_over.append(f"{path}: no files in it")
@@ -89,16 +92,41 @@ def _name(name: str, path: Path | None, made: Plan) -> None:
         made.items.append(Item(name, path))
 
 
-def _files_below(folder: Path, above: tuple[tuple[int, int], ...], made: Plan) -> Iterator[Path]:
-    """Regular files, in order of their names; links are followed, unless they lead back up."""
-    identity = (folder.stat().st_dev, folder.stat().st_ino)
-    if identity in above:
-        made.passed_over.append(f"{folder}: leads back to a folder that it is in")
+def _files_below(folder: Path, above: frozenset[tuple[int, int]], made: Plan) -> Iterator[Path]:
+    """Regular files, in order of their names; links are followed, unless they lead back up.
+
+    `above` identifies the folders that lead here. Those that hold the target of a link, or hold the very
+    first folder, are among them: siblings of what was asked for are nobody's to send.
+    """
+    try:
+        identity = _identity(folder)
+        if identity in above:
+            made.passed_over.append(f"{folder}: leads back to a folder that it is in")
+            return
+        if folder.is_symlink() or not above:
+            above |= {_identity(parent) for parent in (*folder.parents, *folder.resolve().parents)}
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        made.problems.append(_unreadable(folder, error))
         return
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            yield from _files_below(entry, (*above, identity), made)
-        elif entry.is_file():
+    for entry in entries:
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:
+            made.problems.append(_unreadable(entry, error))
+            continue
+        if is_folder:
+            yield from _files_below(entry, above | {identity}, made)
+        elif is_file:
             yield entry
         else:
             made.passed_over.append(f"{entry}: {'a link to nothing' if entry.is_symlink() else 'no file'}")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _unreadable(path: str | Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path} cannot be read: {error.strerror}")

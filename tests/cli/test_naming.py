@@ -1,10 +1,13 @@
 """What `offload put` sends, and under which names.
 
 Cases: files, folders with nested files, `.` and links as folders; patterns, of which the shell knows nothing;
-links to files, to nothing, and back up; special files; equal names; names that break a rule; standard input.
+links to files, to nothing, back up and beside; a folder that cannot be read; special files; equal names;
+names that break a rule; standard input.
 """
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,49 @@ def test_links_to_files_are_followed_and_loops_are_not() -> None:
     made = plan(["out"], name=None)
     assert names(made) == ["out/.hidden", "out/link", "out/sub/y", "out/x"]
     assert len(made.passed_over) == 2
+
+
+def test_a_link_that_leads_above_the_folder_is_not_followed(folder: Path) -> None:
+    Path("out/up").symlink_to("..")
+    Path("out/sub/top").symlink_to(folder.parent)
+    made = plan(["out"], name=None)
+    assert names(made) == ["out/.hidden", "out/sub/y", "out/x"]
+    assert len(made.passed_over) == 2
+
+
+@pytest.mark.parametrize("path", ["link", "in/link"])
+def test_a_link_that_leads_above_what_another_link_led_to_is_not_followed(path: str) -> None:
+    Path("in").mkdir()
+    Path(path).symlink_to(Path("out/sub").resolve())
+    Path("out/sub/up").symlink_to("..")
+    made = plan([path.partition("/")[0]], name=None)
+    assert names(made) == [f"{path}/y"]
+    assert len(made.passed_over) == 1
+
+
+def test_a_link_to_a_folder_beside_is_followed() -> None:
+    Path("beside").mkdir()
+    Path("beside/z").touch()
+    Path("out/link").symlink_to("../beside")
+    assert "out/link/z" in names(plan(["out"], name=None))
+
+
+def test_a_folder_that_cannot_be_read_is_a_problem_and_the_rest_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listed = Path.iterdir
+
+    def guarded(folder: Path) -> Iterator[Path]:  # root, whom the tests may run as, reads everything
+        if folder.name == "sub":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    made = plan(["out"], name=None)
+    assert [item.name for item in made.items] == ["out/.hidden", "out/x"]
+    assert [str(problem) for problem in made.problems] == [
+        f"{Path('out/sub').resolve()} cannot be read: Permission denied"
+    ]
 
 
 def test_links_to_nothing_and_special_files_are_passed_over_and_said() -> None:
