@@ -1,6 +1,5 @@
 """The command `offload`: which commands there are, and what their failures look like."""
 
-import os
 import traceback
 from typing import Annotated, Any
 
@@ -108,7 +107,7 @@ def main() -> None:
 
 
 def _show_traceback_if_asked(ctx: Any) -> None:
-    if ctx.params.get("debug") or os.environ.get("OFFLOAD_DEBUG"):
+    if ctx.params.get("debug"):
         traceback.print_exc()
 
 

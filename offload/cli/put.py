@@ -1,12 +1,15 @@
 """`offload put`: send files, folders or standard input to an AgentRun."""
 
+import io
 import json
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +21,7 @@ from offload.cli.options import TokenFile, Uid, Url, connect, pinned, required_r
 from offload.cli.progress import Transfers
 from offload.domain.names import check_content_type, check_type
 from offload.domain.quantities import format_size
-from offload.errors import OffloadError
+from offload.errors import ConfigError, OffloadError
 
 if TYPE_CHECKING:
     from offload.client import Artifact, Client
@@ -137,8 +140,8 @@ def _send(  # noqa: PLR0913 - what, where to, and how
         def send_one(item: Item) -> "Artifact":
             transfer = transfers.begin(item.name, None)
             try:
-                source = sys.stdin.buffer if item.path is None else item.path
-                return client.put(run, item.name, source, progress=transfer.move, **options)
+                with _source(item) as source:
+                    return client.put(run, item.name, source, progress=transfer.move, **options)
             finally:
                 transfer.end()
 
@@ -149,6 +152,15 @@ def _send(  # noqa: PLR0913 - what, where to, and how
     errors = [outcome.error for outcome in outcomes if outcome.error]
     codes = [exits.code_of(e) if isinstance(e, OffloadError) else exits.FAILED for e in errors]
     return exits.OUT_OF_REACH if exits.OUT_OF_REACH in codes else next(iter(codes), 0)
+
+
+def _source(item: Item) -> AbstractContextManager[Path | io.FileIO]:
+    if item.path is not None:
+        return nullcontext(item.path)
+    if sys.stdin is None:  # Python's word for a descriptor that is closed; another file may have its number
+        raise ConfigError("standard input is closed")
+    # Not sys.stdin: its lock, held by a thread that waits for input, aborts Python at exit after Ctrl-C.
+    return io.FileIO(sys.stdin.fileno(), closefd=False)
 
 
 def _outcomes(items: list[Item], send_one: Callable[[Item], "Artifact"], jobs: int) -> Iterator[_Outcome]:
@@ -188,9 +200,9 @@ def _tell(outcome: _Outcome, transfers: Transfers, *, as_json: bool) -> None:
         transfers.say(json.dumps(_json(outcome), ensure_ascii=False))
     elif artifact:
         name, size = printable(artifact.name), format_size(artifact.size_bytes)
-        transfers.say(f"{outcome.word:<9}  {name}  {size}  {artifact.uri}")
+        transfers.say(f"{outcome.word:<9}  {name}  {size}  {printable(artifact.uri)}")
     if error:
-        transfers.say(f"offload: {printable(outcome.item.name)}: {_line(error)}", to_stderr=True)
+        transfers.say(f"offload: {printable(outcome.item.name)}: {printable(_line(error))}", to_stderr=True)
 
 
 def _json(outcome: _Outcome) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 Cases of put: what is printed for a person, for a program and in the summary; several at once; standard input;
 a folder; nothing sent where two names are equal or a name breaks a rule; exit codes by what failed; the rest
 is not tried once the server is out of reach; --best-effort; the uid of the environment pins only the
-environment's run; Ctrl-C ends it at once and leaves no file. Of get: where it writes, standard output, a
-missing artifact. Of runs, history and explain: the table and the JSON lines. The token from the environment
-and from a file; no server, no run; one line on standard error and no traceback, which --debug shows.
+environment's run; Ctrl-C ends it at once and leaves no file, also while it waits for standard input. Of get:
+where it writes, standard output, a missing artifact. Of runs, history and explain: the table and the JSON
+lines. The token from the environment and from a file; no server, no run; one line on standard error and no
+traceback, which --debug shows.
 """
 
 import json
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from typer.testing import CliRunner, Result
 from offload.cli.main import app
 from offload.client import Client
 
+ROOT = Path(__file__).parents[2]
 Cli = Callable[..., Result]
 UID = "0b7f3c52-6e0e-4c1a-9a55-2f0d6f4f9e11"
 
@@ -36,10 +38,25 @@ def cli(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     monkeypatch.setenv("OFFLOAD_RUN", "agents/one")
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str, stdin: bytes = b"") -> Result:
-        return CliRunner().invoke(app, arguments, input=stdin)
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, arguments)
 
     return run
+
+
+def started(
+    server: Any, folder: Path, *arguments: str, through: Sequence[str] = ()
+) -> "subprocess.Popen[bytes]":
+    """The command as a process of its own, which runs `through` another one where that is given."""
+    environment = {**os.environ, "OFFLOAD_URL": server.url, "OFFLOAD_RUN": "agents/one"}
+    return subprocess.Popen(
+        [*through, sys.executable, "-m", "offload.cli.main", *arguments],
+        env={**environment, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_put_says_what_it_stored_and_sums_up(cli: Cli, server: Any) -> None:
@@ -72,9 +89,33 @@ def test_put_sends_several_files_folders_and_patterns_at_once(cli: Cli, server: 
     assert {line["artifact"]["name"] for line in lines} == set(server.current)
 
 
-def test_put_reads_standard_input(cli: Cli, server: Any) -> None:
-    assert cli("put", "-", "--name", "logs/all.txt", stdin=b"piped\0").exit_code == 0
+def test_put_reads_standard_input(server: Any, tmp_path: Path) -> None:
+    with started(server, tmp_path, "put", "-", "--name", "logs/all.txt") as process:
+        process.communicate(b"piped\0", timeout=10)
+    assert process.returncode == 0
     assert server.current == {"logs/all.txt": b"piped\0"}
+
+
+def test_put_says_that_standard_input_is_closed(server: Any, tmp_path: Path) -> None:
+    command = ["/bin/sh", "-c", '"$@" <&-', "sh"]
+    with started(server, tmp_path, "put", "-", "--name", "a", through=command) as process:
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert errors.startswith(b"offload: a: standard input is closed\n")
+
+
+def test_ctrl_c_ends_put_while_it_waits_for_standard_input(server: Any, tmp_path: Path) -> None:
+    with started(server, tmp_path, "put", "-", "--name", "a") as process:
+        assert process.stdin
+        process.stdin.write(b"some, and no more for now")
+        process.stdin.flush()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read() if process.stderr else b""
+        process.wait(10)
+    assert errors == b"offload: interrupted\n"
+    assert process.returncode == 130
+    assert server.seen == []
 
 
 @pytest.mark.parametrize(
@@ -306,6 +347,28 @@ def test_what_could_steer_a_terminal_is_not_printed(cli: Cli, client: Client, se
     assert "\x1b" not in cli("history").stdout
 
 
+def test_put_prints_nothing_of_the_server_that_could_steer_a_terminal(
+    cli: Cli, client: Client, server: Any, trouble: Any
+) -> None:
+    client.put("agents/one", "a", b"x")
+    server.artifacts[0]["uri"] = "s3://bucket/\x1b[31mred"
+    Path("a").write_text("x")
+    Path("b").write_text("x")
+    server.troubles = [trouble(400, problem={"detail": "\x1b[31mred"})]
+    result = cli("put", "b", "a", "--jobs", "1")
+    assert "[31mred" in result.stdout
+    assert "[31mred" in result.stderr
+    assert "\x1b" not in result.output
+
+
+@pytest.mark.parametrize(("value", "shown"), [("false", False), ("0", False), ("1", True), ("true", True)])
+def test_the_environment_says_whether_the_traceback_is_shown(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, value: str, shown: bool
+) -> None:
+    monkeypatch.setenv("OFFLOAD_DEBUG", value)
+    assert ("Traceback" in cli("history", "nonsense").stderr) is shown
+
+
 def test_ctrl_c_ends_put_at_once_and_leaves_no_file(server: Any, tmp_path: Path) -> None:
     files, temporary = tmp_path / "files", tmp_path / "tmp"
     files.mkdir()
@@ -313,16 +376,7 @@ def test_ctrl_c_ends_put_at_once_and_leaves_no_file(server: Any, tmp_path: Path)
     for number in range(6):
         (files / str(number)).write_bytes(bytes(30_000_000))
     server.pace = lambda: time.sleep(0.05)
-    environment = {
-        **os.environ,
-        "OFFLOAD_URL": server.url,
-        "OFFLOAD_RUN": "agents/one",
-        "TMPDIR": str(temporary),
-    }
-    command = [sys.executable, "-m", "offload.cli.main", "put", str(files)]
-    process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
+    process = started(server, temporary, "put", str(files))
     while not any(seen.body_bytes for seen in list(server.seen)):
         assert process.poll() is None
         time.sleep(0.01)
