@@ -14,7 +14,13 @@ import httpx
 from pydantic import ValidationError
 
 from offload.client import downloads, sources
-from offload.client.errors import AnswerError, NameTakenError, SourceChangedError, StrangeAnswerError
+from offload.client.errors import (
+    AnswerError,
+    ClientError,
+    NameTakenError,
+    SourceChangedError,
+    StrangeAnswerError,
+)
 from offload.client.exchange import Exchange, Notice, Token, json_of
 from offload.client.expiry import Expiry, expiry_text
 from offload.client.models import Answer, Artifact, Explanation, Run
@@ -98,11 +104,11 @@ class Client:
                 headers["If-None-Match"] = "*"
             try:
                 response = self._send(path, params, headers, opened, progress)
-            except NameTakenError:
-                artifact = self._own_after_lost_reply(run, name, uid, opened.sha256)
-                if artifact is None:
+            except NameTakenError as error:
+                own = error.failed_before and self._own_after_lost_reply(run, name, uid, opened.sha256)
+                if not own:
                     raise
-                return artifact
+                return own.model_copy(update={"created": True})
             except AnswerError as error:
                 if error.problem.kind == "digest-mismatch" and isinstance(opened, sources.FileSource):
                     raise SourceChangedError(f"{opened.path} changed while it was sent") from error
@@ -229,9 +235,12 @@ class Client:
         """The name's current version if it has these bytes: an attempt of ours may have stored it unheard."""
         if sha256 is None:
             return None
-        for artifact in self.history(run, name=glob.escape(name), state="stored", uid=uid):
-            if artifact.current and artifact.name == name:
-                return artifact if artifact.sha256 == sha256.hex() else None
+        try:
+            for artifact in self.history(run, name=glob.escape(name), state="stored", uid=uid):
+                if artifact.current and artifact.name == name:
+                    return artifact if artifact.sha256 == sha256.hex() else None
+        except ClientError:  # such as of a token that may only write: what is known is that the name is taken
+            return None
         return None
 
     def _listed(self, path: str, params: dict[str, Any], model: type[_Model]) -> Iterator[_Model]:

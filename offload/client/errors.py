@@ -61,6 +61,8 @@ class AnswerError(ClientError):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.failed_before = False
+        """An earlier attempt of the same request failed, and may have been carried out unheard."""
         super().__init__(_sentence(problem))
 
 

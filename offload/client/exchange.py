@@ -91,7 +91,7 @@ class Exchange:
                 failure, asked = self.failure_of(error), None
             else:
                 if not is_passing(response.status_code):
-                    return accepted(response)
+                    return accepted(response, failed_before=patience.failures > 0)
                 problem = problem_of(response)
                 failure, asked = BusyError(problem), problem.retry_after
             if spent():
@@ -176,10 +176,12 @@ def problem_of(response: httpx.Response) -> Problem:
     )
 
 
-def accepted(response: httpx.Response) -> httpx.Response:
+def accepted(response: httpx.Response, *, failed_before: bool) -> httpx.Response:
     """Answer `response` if it is a success; raise what else it says."""
     if response.is_error:
-        raise error_of(problem_of(response))
+        error = error_of(problem_of(response))
+        error.failed_before = failed_before
+        raise error
     if not response.is_success:
         where = response.headers.get("Location", "elsewhere")
         raise StrangeAnswerError(

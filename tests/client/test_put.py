@@ -222,6 +222,24 @@ def test_only_new_knows_its_own_artifact_after_a_lost_reply(
     server.troubles = [trouble(lose_reply=True)]
     artifact = client.put(RUN, "a[1]", b"x", only_new=True)
     assert str(artifact.id) == server.artifacts[0]["id"]
+    assert artifact.created is True
+
+
+def test_only_new_refuses_a_name_that_has_the_same_bytes(server: Any, client: Client) -> None:
+    client.put(RUN, "a", b"x")
+    with pytest.raises(NameTakenError):
+        client.put(RUN, "a", b"x", only_new=True)
+    assert [seen.method for seen in server.seen] == ["PUT", "PUT"]
+
+
+def test_only_new_says_that_a_name_is_taken_where_the_token_may_not_read(
+    server: Any, client: Client, trouble: Any
+) -> None:
+    client.put(RUN, "a", b"x")
+    taken = trouble(412, problem={"type": "urn:offload:problem:name-exists"})
+    server.troubles = [trouble(503), taken, trouble(404)]
+    with pytest.raises(NameTakenError):
+        client.put(RUN, "a", b"x", only_new=True)
 
 
 def test_a_server_that_comes_up_late_is_reached() -> None:
