@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 from uuid import UUID
 
 import httpx
@@ -23,11 +23,11 @@ from offload.client.errors import (
 )
 from offload.client.exchange import Exchange, Notice, Token, json_of
 from offload.client.expiry import Expiry, expiry_text
-from offload.client.models import Answer, Artifact, Explanation, Run
+from offload.client.models import Answer, Artifact, Explanation, Page, Run
 from offload.domain.digests import format_digest
 from offload.domain.limits import PAGE_MOST
 from offload.domain.names import check_content_type, check_name, check_type
-from offload.domain.times import format_time
+from offload.domain.times import format_time, parse_time
 from offload.errors import InvalidInputError
 
 _Model = TypeVar("_Model", bound=Answer)
@@ -134,8 +134,8 @@ class Client:
             "type": type,
             "name": name,
             "state": state,
-            "since": _time(since),
-            "until": _time(until),
+            "since": _time("since", since),
+            "until": _time("until", until),
             "order": order,
             "uid": uid,
             "limit": page,
@@ -162,11 +162,11 @@ class Client:
             "deleted": None if deleted is None else str(deleted).lower(),
             "limit": page,
         }
-        return self._listed(f"v1/namespaces/{quote(namespace, safe='')}/agentruns", params, Run)
+        return self._listed(f"v1/namespaces/{_segment('namespace', namespace)}/agentruns", params, Run)
 
     def artifact(self, id: UUID | str) -> Artifact:  # noqa: A002 - as the server calls it
         """One artifact's metadata, also of one whose bytes are gone."""
-        return _parsed(Artifact, self._exchange.ask(f"v1/artifacts/{quote(str(id), safe='')}", {}))
+        return _parsed(Artifact, self._exchange.ask(f"v1/artifacts/{_id('id', id)}", {}))
 
     def explain(self, run: str, *, uid: str | None = None) -> Explanation:
         """What the run's status shows, and why each of its other current artifacts is not there."""
@@ -194,7 +194,7 @@ class Client:
             OutOfReachError: the server can't be reached or is not able, also after retries.
         """
         path = f"{_run_path(run)}/artifacts/{_quoted(check_name(name))}"
-        params = {"uid": uid, "version": str(version) if version else None}
+        params = {"uid": uid, "version": _id("version", version) if version else None}
         place = Path(target) if isinstance(target, str | os.PathLike) else target
         return downloads.fetch(self._exchange, path, params, place, progress)
 
@@ -245,30 +245,49 @@ class Client:
 
     def _listed(self, path: str, params: dict[str, Any], model: type[_Model]) -> Iterator[_Model]:
         while True:
-            page = self._exchange.ask(path, params)
-            for item in page.get("items", ()):
+            page = _parsed(Page, self._exchange.ask(path, params))
+            for item in page.items:
                 yield _parsed(model, item)
-            following = page.get("next")
-            if not following:
+            if not page.next:
                 return
             # Of the address only the query is followed: the token never leaves for another host, and a
             # server that is reached by a tunnel need not know its address.
-            params = dict(httpx.URL(following).params)
+            params = dict(parse_qsl(page.next.partition("?")[2], keep_blank_values=True))
 
 
 def _run_path(run: str) -> str:
     namespace, slash, name = run.partition("/")
     if not (namespace and slash and name) or "/" in name:
         raise InvalidInputError("run", "must be NAMESPACE/NAME", run)
-    return f"v1/namespaces/{quote(namespace, safe='')}/agentruns/{quote(name, safe='')}"
+    return f"v1/namespaces/{_segment('run', namespace)}/agentruns/{_segment('run', name)}"
+
+
+def _segment(field: str, text: str) -> str:
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(field, "must be UTF-8", text) from error
 
 
 def _quoted(name: str) -> str:
     return quote(name, safe="/")
 
 
-def _time(moment: datetime | str | None) -> str | None:
-    return format_time(moment) if isinstance(moment, datetime) else moment
+def _time(field: str, moment: datetime | str | None) -> str | None:
+    if moment is None or isinstance(moment, datetime):
+        return format_time(moment) if moment else None
+    try:
+        return format_time(parse_time(moment))
+    except ValueError as error:
+        rule = "must be a time with its offset such as 2030-01-31T12:00:00Z"
+        raise InvalidInputError(field, rule, moment) from error
+
+
+def _id(field: str, text: UUID | str) -> str:
+    try:
+        return str(UUID(str(text)))
+    except ValueError as error:
+        raise InvalidInputError(field, "must be an artifact's id, a UUID", text) from error
 
 
 def _parsed(model: type[_Model], content: Any) -> _Model:

@@ -1,6 +1,7 @@
 """Requests and answers: the address, the token, what is tried again, and which answer is which error."""
 
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import httpx
 from offload import __version__
 from offload.client.errors import (
     BusyError,
+    ClientError,
     OutOfReachError,
     Problem,
     SourceSpentError,
@@ -19,8 +21,8 @@ from offload.client.errors import (
     is_passing,
 )
 from offload.client.retries import Patience, retry_after
-from offload.client.transport import Transport
-from offload.errors import ConfigError
+from offload.client.transport import Transport, check_host
+from offload.errors import ConfigError, InvalidInputError
 
 Token = str | Callable[[], str] | None
 """A token, or a function that is asked before each request, because mounted tokens rotate."""
@@ -29,6 +31,7 @@ Notice = Callable[[str], None]
 """Told in one sentence why something is tried again, and when."""
 
 _CONNECT_SECONDS = 10.0
+_CLOSED = "the client is closed"
 
 
 class Exchange:
@@ -41,7 +44,7 @@ class Exchange:
         self._token = token
         self._retry_for = retry_for
         self._notice = notice
-        self._closed = False
+        self._closed = threading.Event()
         self._http = httpx.Client(
             base_url=base,
             transport=Transport(base),
@@ -52,7 +55,7 @@ class Exchange:
 
     def close(self) -> None:
         """Close all connections. What other threads still send or fetch fails, and is not tried again."""
-        self._closed = True
+        self._closed.set()
         self._http.close()
 
     def patience(self) -> Patience:
@@ -83,10 +86,10 @@ class Exchange:
         """
         patience = self.patience()
         while True:
+            request = self._request(method, path, params, headers, body() if body else None)
             try:
-                response = self._http.send(
-                    self._request(method, path, params, headers, body() if body else None)
-                )
+                with self._told(request):
+                    response = self._http.send(request)
             except httpx.TransportError as error:
                 failure, asked = self.failure_of(error), None
             else:
@@ -104,10 +107,12 @@ class Exchange:
     ) -> Iterator[httpx.Response]:
         """One GET whose content is read as it comes; its errors are httpx's, or `AnswerError`."""
         request = self._request("GET", path, params, {"Accept": "*/*", **headers}, None)
-        response = self._http.send(request, stream=True, follow_redirects=True)
+        with self._told(request):
+            response = self._http.send(request, stream=True, follow_redirects=True)
         try:
             if response.is_error:
-                response.read()
+                with self._told(request):
+                    response.read()
                 raise error_of(problem_of(response))
             yield response
         finally:
@@ -116,19 +121,39 @@ class Exchange:
     def wait(self, patience: Patience, failure: Exception, *, asked: float | None) -> None:
         """Wait until the next attempt, or raise `failure` where there is to be none."""
         delay = patience.delay(now=time.monotonic(), asked=asked)
-        if delay is None or self._closed:
+        if delay is None:
             raise failure
-        if self._notice:
+        if self._notice and not self._closed.is_set():
             self._notice(f"{failure}; trying again in {delay:.1f} s")
-        time.sleep(delay)
+        if self._closed.wait(delay):
+            raise ClientError(_CLOSED) from failure
 
     def failure_of(self, error: httpx.TransportError) -> OutOfReachError:
         """What a failed connection means here. Raises it where another attempt would end the same."""
         failure = OutOfReachError(f"no answer from {self._http.base_url}: {_said(error)}")
         failure.__cause__ = error
-        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol) or _is_about_trust(error):
+        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol) or _is_of_handshake(error):
             raise failure
         return failure
+
+    @contextmanager
+    def _told(self, request: httpx.Request) -> Iterator[None]:
+        """Turn into our words what no other attempt mends; failed connections stay `httpx.TransportError`."""
+        try:
+            yield
+        except httpx.TransportError:
+            raise
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+        ) as error:  # endless redirects, content that is not as encoded
+            raise StrangeAnswerError(
+                f"{request.url} does not answer as an offload server: {error}"
+            ) from error
+        except RuntimeError as error:
+            if self._closed.is_set():
+                raise ClientError(_CLOSED) from error
+            raise
 
     def _request(
         self,
@@ -139,7 +164,12 @@ class Exchange:
         content: Iterator[bytes] | None,
     ) -> httpx.Request:
         present = {name: value for name, value in (params or {}).items() if value is not None}
-        request = self._http.build_request(method, path, params=present, headers=headers, content=content)
+        try:
+            request = self._http.build_request(method, path, params=present, headers=headers, content=content)
+        except UnicodeEncodeError as error:
+            raise InvalidInputError("parameter", "must be UTF-8", error.object) from error
+        except httpx.InvalidURL as error:
+            raise InvalidInputError("request", f"makes no address: {error}", path) from error
         token = self._token() if callable(self._token) else self._token
         if token:
             request.headers["Authorization"] = f"Bearer {_printable(token.strip())}"
@@ -192,12 +222,17 @@ def accepted(response: httpx.Response, *, failed_before: bool) -> httpx.Response
 
 
 def _checked(url: str) -> httpx.URL:
+    if "@" in url:  # not shown: what is before it may be a password
+        raise ConfigError("the server's address must have no '@': instead of user and password, give a token")
+    if "?" in url or "#" in url:  # nor these: some put a token there
+        raise ConfigError("the server's address must have no query and no fragment ('?' and '#')")
     try:
         parsed = httpx.URL(url.rstrip("/") + "/")
-    except httpx.InvalidURL as error:
+        if parsed.scheme not in {"http", "https"}:
+            raise ConfigError(f"the server's address must start with http:// or https://; got {url!r}")
+        check_host(parsed)
+    except (httpx.InvalidURL, ValueError) as error:
         raise ConfigError(f"the server's address {url!r} is no URL: {error}") from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise ConfigError(f"the server's address must start with http:// or https://; got {url!r}")
     return parsed
 
 
@@ -220,9 +255,14 @@ def _said(error: httpx.TransportError) -> str:
     return str(error) or type(error).__name__
 
 
-def _is_about_trust(error: BaseException | None) -> bool:
+def _is_of_handshake(error: BaseException | None) -> bool:
+    """Whether both sides can't agree on TLS: a certificate that is not trusted, or a server without TLS."""
+    if not isinstance(error, httpx.ConnectError):
+        return False
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error, ssl.SSLError) and not isinstance(
+            error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

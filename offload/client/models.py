@@ -131,6 +131,13 @@ class LeftOutExternal(Answer):
     state: str
 
 
+class Page(Answer):
+    """A part of a list; `next` is the address of the following one."""
+
+    items: list[Any]
+    next: str | None = None
+
+
 class Explanation(Answer):
     """What a run's status shows, why each of the others is not there, and what is to change."""
 

@@ -8,6 +8,7 @@ The piece in between is a network backend of httpcore, which is public there but
 `httpx.HTTPTransport`; so this makes the connection pool itself, and with it the choice of a proxy.
 """
 
+import os
 import ssl
 import threading
 import time
@@ -22,6 +23,7 @@ from offload.errors import ConfigError
 
 _MOST_CONNECTIONS = 100
 _KEEPALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn closes an idle connection
+_LAST_PORT = 65535
 _HEAR_BYTES = 64 * 1024
 _SHORTEST_READ = 0.001
 _INTERIM = b"HTTP/1.1 1"
@@ -101,7 +103,11 @@ class _ListeningBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        return _ListeningStream(self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
+        try:
+            stream = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        except (UnicodeError, OverflowError) as error:  # a host or port that can't be, named by a redirect
+            raise httpcore.ConnectError(f"{host!r}, port {port}: {error}") from error
+        return _ListeningStream(stream)
 
     def sleep(self, seconds: float) -> None:
         self._backend.sleep(seconds)
@@ -170,9 +176,25 @@ class _ListeningStream(httpcore.NetworkStream):
         return len(self._heard) >= len(_INTERIM)
 
 
+def check_host(url: httpx.URL) -> None:
+    """See that a connection could be tried; sockets say so by errors that are none of connections.
+
+    Raises:
+        ValueError: a part of the host or the port can't be.
+    """
+    if not url.host:
+        raise ValueError("it names no host")
+    try:
+        url.raw_host.decode("ascii").encode("idna")
+    except UnicodeError as error:
+        raise ValueError("a part of its host is empty or longer than 63 characters") from error
+    if not 0 <= (url.port or 0) <= _LAST_PORT:
+        raise ValueError(f"there is no port {url.port}")
+
+
 def _pool(base_url: httpx.URL) -> httpcore.ConnectionPool:
     common = {
-        "ssl_context": httpx.create_ssl_context() if base_url.scheme == "https" else None,
+        "ssl_context": _tls() if base_url.scheme == "https" else None,
         "max_connections": _MOST_CONNECTIONS,
         "keepalive_expiry": _KEEPALIVE_SECONDS,
         "network_backend": _ListeningBackend(),
@@ -197,7 +219,28 @@ def _proxy_for(url: httpx.URL) -> httpx.Proxy | None:
         return None
     proxies = getproxies()
     address = proxies.get(url.scheme) or proxies.get("all")
-    return httpx.Proxy(address if "://" in address else f"http://{address}") if address else None
+    if not address:
+        return None
+    try:
+        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+        check_host(proxy.url)
+    except (httpx.InvalidURL, ValueError) as error:
+        # Neither the address nor what httpx says of it: a password may be in both.
+        raise ConfigError(
+            f"the proxy for {url}, of {url.scheme.upper()}_PROXY or ALL_PROXY, is no address of one;"
+            " mend it, unset it or set NO_PROXY"
+        ) from error
+    return proxy
+
+
+def _tls() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        file = os.environ.get("SSL_CERT_FILE")
+        if not file:
+            raise
+        raise ConfigError(f"SSL_CERT_FILE names {file!r}: {error.strerror or error}") from error
 
 
 _TRANSLATED: list[tuple[type[Exception], type[httpx.TransportError]]] = [

@@ -1,7 +1,8 @@
 """The transport that listens while it talks.
 
 Cases: which proxy the environment chooses, and that this host needs none; TLS with a private CA, an early
-answer over TLS, and a certificate that is not trusted, which is not tried again.
+answer over TLS, and a certificate that is not trusted, which is not tried again; a server without TLS; an
+authority that cannot be read; proxies that are no address.
 """
 
 import ipaddress
@@ -125,6 +126,19 @@ def test_a_proxy_that_is_not_http_is_refused_by_name(environment: pytest.MonkeyP
         Client("http://offload.agents")
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    ["socks4://u:hunter2@p", "http://u:hunter2@[::", "u:hunt/er2@p:x", "http://u:hunter2@a..b", "http://"],
+)
+def test_a_proxy_that_is_no_address_is_refused_and_not_shown(
+    environment: pytest.MonkeyPatch, proxy: str
+) -> None:
+    environment.setenv("all_proxy", proxy)
+    with pytest.raises(ConfigError, match="ALL_PROXY") as caught:
+        Client("http://offload.agents")
+    assert "hunt" not in str(caught.value)
+
+
 def test_requests_go_through_the_proxy(environment: pytest.MonkeyPatch, server: Any) -> None:
     environment.setenv("http_proxy", server.url)
     with Client("http://offload.agents") as client:
@@ -147,6 +161,25 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(tls_server: TlsSer
     with (
         Client(tls_server.url, notice=notices.append) as client,
         pytest.raises(OutOfReachError, match="certificate"),
+    ):
+        client.run("agents/one")
+    assert notices == []
+
+
+def test_an_authority_that_cannot_be_read_is_named_with_its_variable(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE names '.*none'"):
+        Client("https://offload.agents")
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_server_without_tls_is_not_tried_again(server: Any) -> None:
+    notices = []
+    with (
+        Client(server.url.replace("http://", "https://"), notice=notices.append) as client,
+        pytest.raises(OutOfReachError),
     ):
         client.run("agents/one")
     assert notices == []
