@@ -120,10 +120,12 @@ class SeaweedFS:
         return self._process.pid if self._process else None
 
     def _launch(self, weed: str) -> None:
+        # Keys of the environment would win over those in s3.json; dev.env of another folder has such.
         with (self._data / "weed.log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the arguments are ours
                 ["/bin/sh", "-c", _STOP_WITH_OWNER, "weed", weed, *self._arguments()],
                 cwd=self._data,
+                env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

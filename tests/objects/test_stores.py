@@ -1,6 +1,7 @@
 """The embedded stores.
 
 - SeaweedFS: what was acknowledged is there after a stop and after a kill, at the same address, same keys
+- keys of another store in the environment do no harm
 - it listens on the loopback address only, ends with its owner, leaves no process and no socket file
 - a taken port, a folder that cannot be, a missing package: a ConfigError that says so
 - moto serves at once and ends
@@ -64,6 +65,16 @@ def test_what_was_acknowledged_is_there_after_a_restart(data: Path, in_order: bo
         assert read(second, "log") == b"acknowledged"
     port = first.endpoint_url.rpartition(":")[2]
     assert not list(Path("/tmp").glob(f"seaweedfs-*-{port}.sock"))
+
+
+def test_keys_of_another_store_in_the_environment_are_not_its_own(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "_START_SECONDS", 10)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "offload")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another store's")
+    with SeaweedFS(data) as address:
+        written(address, "log", b"x")
 
 
 def test_it_listens_on_the_loopback_address_only(data: Path) -> None:
