@@ -33,7 +33,10 @@ def serving_metrics(host: str, port: int, *, ready: Ready | None = None) -> Iter
     try:
         server = make_server(host, port, _app(ready), server_class=_Server, handler_class=_Quiet)
     except OSError as error:
-        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot serve metrics on {host}:{port}: {error.strerror};"
+            " OFFLOAD_METRICS_PORT names another port, or 0 for none"
+        ) from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:

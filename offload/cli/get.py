@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -50,7 +50,7 @@ def command(  # noqa: PLR0913, PLR0917 - the command line's options
         content = client.download(
             f"{namespace}/{run}",
             name,
-            target or sys.stdout.buffer,
+            target or _standard_output(),
             uid=pinned(uid, f"{namespace}/{run}"),
             version=version,
             progress=transfer.move,
@@ -65,4 +65,15 @@ def _target(output: str | None, name: str) -> Path | None:
         return None
     base = name.rpartition("/")[2]
     path = Path(output or base)
-    return path / base if path.is_dir() else path
+    if path.is_dir():
+        return path / base
+    folder = path if output and output.endswith("/") else path.parent
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {str(folder)!r}")
+    return path
+
+
+def _standard_output() -> BinaryIO:
+    if sys.stdout is None:  # Python's word for a descriptor that is closed
+        raise ConfigError("standard output is closed")
+    return sys.stdout.buffer

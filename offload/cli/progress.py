@@ -4,7 +4,9 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
+
+import typer
 
 from offload.cli.lines import notice, printable
 from offload.domain.quantities import format_size
@@ -20,7 +22,7 @@ class Transfers:
     """Shows several transfers at once. `begin` and what it answers may be used from any thread."""
 
     def __init__(self, *, files: int = 1, quiet: bool = False) -> None:
-        self._bars = _bars() if sys.stderr.isatty() and not quiet else None
+        self._bars = _bars() if _is_terminal(sys.stderr) and not quiet else None
         self._overall = (
             self._bars.add_task(f"{files} files", total=None) if self._bars and files > 1 else None
         )
@@ -52,13 +54,10 @@ class Transfers:
     def say(self, line: str, *, to_stderr: bool = False) -> None:
         """Print a line above the bars."""
         with self._lock:
-            if self._bars and (to_stderr or sys.stdout.isatty()):
+            if self._bars and (to_stderr or _is_terminal(sys.stdout)):
                 self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            elif to_stderr:
-                sys.stderr.write(line + "\n")
             else:
-                sys.stdout.write(line + "\n")
-                sys.stdout.flush()
+                typer.echo(line, err=to_stderr)  # nowhere, where the stream is closed
 
     def moved(self, more: int) -> None:
         """Count `more` bytes of one transfer to the whole; less than none where it began again."""
@@ -105,6 +104,10 @@ class _Lines(Transfer):
         rate = f"{format_size(int(done / (now - self._began)))}/s"
         whole = f" of {format_size(total)}, {100 * done // total} %" if total else ""
         notice(f"{self._name}: {format_size(done)}{whole}, {rate}")
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _bars() -> "Progress":

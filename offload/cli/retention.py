@@ -14,10 +14,12 @@ from rich.table import Table
 from offload.domain.quantities import format_size
 from offload.domain.retention import Deletion, Match, Plan, Policy
 from offload.domain.times import format_time, parse_time
+from offload.errors import ConfigError
 from offload.index import clock
+from offload.index.database import parse_url
 from offload.rules_file import load_rules
 from offload.services.sweep import preview
-from offload.settings import load_settings
+from offload.settings import Settings, load_settings
 from offload.wiring import adapters
 
 app = typer.Typer(no_args_is_help=True, help="Check retention rules, preview what they end.")
@@ -44,6 +46,7 @@ def plan(
     time = _time(at)
     settings = load_settings()
     policy = adapters.load_policy(settings)
+    _check_is_there(settings)
     index = adapters.open_index(settings)
     try:
         with index.read() as tx:
@@ -66,6 +69,13 @@ def _time(text: str | None) -> datetime | None:
         return None if text is None else parse_time(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--at") from error
+
+
+def _check_is_there(settings: Settings) -> None:
+    """See that there is an index: SQLite makes an empty file where the path is mistyped."""
+    file = parse_url(settings.database_url.get_secret_value()).database
+    if settings.uses_sqlite and file and not Path(file).exists():
+        raise ConfigError(f"there is no index {file}: run `offload migrate`, or mend OFFLOAD_DATABASE_URL")
 
 
 def _show_rules(policy: Policy) -> None:

@@ -1,6 +1,6 @@
 """Expiries, as people and programs write them and as the server reads them."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from offload.domain.quantities import format_duration, parse_duration
 from offload.domain.times import format_time, parse_time
@@ -19,7 +19,11 @@ def expiry_text(expires: Expiry) -> str:
             raise InvalidExpiryError("expires", "must name its time zone", str(expires))
         return format_time(expires)
     try:
-        return format_duration(parse_duration(expires))
+        duration = parse_duration(expires)
+        datetime.now(UTC) + duration
+        return format_duration(duration)
+    except OverflowError as error:
+        raise InvalidExpiryError("expires", "must end before the year 10000", expires) from error
     except ValueError:
         pass
     try:

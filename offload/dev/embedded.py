@@ -1,5 +1,6 @@
 """`offload dev`: the whole service in one process, with a store and an AgentRun stand-in beside it."""
 
+import fcntl
 import os
 import shlex
 import sys
@@ -34,32 +35,45 @@ def surroundings(
     """Start the store and the stand-in, keeping everything under `data`; stopped when left.
 
     Raises:
-        ConfigError: `data` cannot be written, a port is taken, or a package is missing.
+        ConfigError: `data` cannot be written or is in use, a port is taken, or a package is missing.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)
         (data / "agentruns").mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot keep data in {data}: {error.strerror}") from error
-    standin = StandIn(data=data / "agentruns")
-    standin.start(port=kube_port)
-    running = SeaweedFS(data / "store") if store == "seaweedfs" else Moto()
-    try:
-        address = running.start()
-    except BaseException:
-        standin.stop()
-        raise
-    try:
-        kubeconfig = data / "kubeconfig"
-        standin.write_kubeconfig(kubeconfig)
-        yield Surroundings(address, standin, kubeconfig, f"sqlite:///{(data / 'index.db').resolve()}")
-    finally:
-        # Together: each may take seconds, and the whole must be gone in ten.
-        stopping = [threading.Thread(target=stop) for stop in (running.stop, standin.stop)]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join(_STOP_SECONDS)
+    with _sole(data):
+        standin = StandIn(data=data / "agentruns")
+        standin.start(port=kube_port)
+        running = SeaweedFS(data / "store") if store == "seaweedfs" else Moto()
+        try:
+            address = running.start()
+        except BaseException:
+            standin.stop()
+            raise
+        try:
+            kubeconfig = data / "kubeconfig"
+            standin.write_kubeconfig(kubeconfig)
+            yield Surroundings(address, standin, kubeconfig, f"sqlite:///{(data / 'index.db').resolve()}")
+        finally:
+            # Together: each may take seconds, and the whole must be gone in ten.
+            stopping = [threading.Thread(target=stop) for stop in (running.stop, standin.stop)]
+            for thread in stopping:
+                thread.start()
+            for thread in stopping:
+                thread.join(_STOP_SECONDS)
+
+
+@contextmanager
+def _sole(data: Path) -> Iterator[None]:
+    with (data / "dev.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another `offload dev` uses the folder {data}; give this one its own by --data"
+            ) from error
+        yield
 
 
 def store_environment(store: StoreAddress) -> Mapping[str, str]:

@@ -1,8 +1,9 @@
 """`offload retention`, `offload sweep` and `offload token`, on SQLite and an S3 server.
 
 Cases: rules shown, and their errors with exit 2; a plan in words and as JSON, now and at a time, cut at a
-limit; a sweep carried out, parked (exit 3), confirmed, unknown (exit 4), refused without a watch (exit 1); a
-token with its entry, added to a file with any indentation, refused where an option or the file is wrong.
+limit, for an index that is not there; a sweep carried out, parked (exit 3), confirmed, unknown (exit 4),
+refused without a watch (exit 1); a token with its entry, added to a file with any indentation, refused where
+an option or the file is wrong.
 """
 
 import asyncio
@@ -109,6 +110,15 @@ def send(
 
 def _offload(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.usefixtures("send")
+def test_a_plan_for_a_mistyped_path_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLOAD_DATABASE_URL", f"sqlite:///{tmp_path / 'mistyped.db'}")
+    result = _offload("retention", "plan")
+    assert result.exit_code == 2
+    assert "there is no index" in result.stderr
+    assert not (tmp_path / "mistyped.db").exists()
 
 
 def test_rules_are_shown_in_their_order(tmp_path: Path) -> None:

@@ -263,6 +263,43 @@ def test_get_writes_where_it_is_told(cli: Cli, client: Client, output: str) -> N
     assert Path("there/b").read_bytes() == b"hello"
 
 
+@pytest.mark.parametrize("output", ["newdir/x", "newdir/", "file/"])
+def test_get_names_the_folder_that_is_missing(cli: Cli, client: Client, output: str) -> None:
+    client.put("agents/one", "b", b"hello")
+    Path("file").touch()
+    result = cli("get", "agents/one/b", "-o", output)
+    assert result.exit_code == 2
+    assert result.stderr == f"offload: there is no folder '{output.partition('/')[0]}'\n"
+    assert list(Path().iterdir()) == [Path("file")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["history", "--since", "foo"], ["get", "agents/one/a", "--version", "nope"]]
+)
+def test_a_time_or_an_id_that_is_none_exits_with_2(cli: Cli, arguments: list[str]) -> None:
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("got '") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_put_sends_where_nothing_can_be_said(server: Any, tmp_path: Path, closed: str) -> None:
+    (tmp_path / "a").write_text("x")
+    through = ["/bin/sh", "-c", f'"$@" {closed}', "sh"]
+    with started(server, tmp_path, "put", "a", through=through) as process:
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert server.current == {"a": b"x"}
+
+
+def test_get_says_that_standard_output_is_closed(server: Any, tmp_path: Path) -> None:
+    through = ["/bin/sh", "-c", '"$@" >&-', "sh"]
+    with started(server, tmp_path, "get", "agents/one/a", "-o", "-", through=through) as process:
+        _, errors = process.communicate(timeout=10)
+    assert errors == b"offload: standard output is closed\n"
+    assert process.returncode == 2
+
+
 def test_get_writes_only_the_bytes_to_standard_output(cli: Cli, client: Client) -> None:
     client.put("agents/one", "b", b"\0\xff")
     assert cli("get", "agents/one/b", "-o", "-").stdout_bytes == b"\0\xff"

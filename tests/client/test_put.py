@@ -393,6 +393,7 @@ def test_an_expiry_may_be_a_duration_or_a_time(server: Any, client: Client, expi
         ({"type": "Not A Label"}, InvalidInputError),
         ({"content_type": "text"}, InvalidInputError),
         ({"expires": "soon"}, InvalidExpiryError),
+        ({"expires": "99999999d"}, InvalidExpiryError),
         ({"expires": "2030-01-01T00:00:00"}, InvalidExpiryError),
         ({"source": 7}, InvalidInputError),
         ({"source": io.StringIO("text")}, InvalidInputError),
