@@ -1,21 +1,16 @@
 """The client's commands against a real HTTP server.
 
-Cases of put: what is printed for a person, for a program and in the summary; several at once; standard input;
-a folder; nothing sent where two names are equal or a name breaks a rule; exit codes by what failed; the rest
-is not tried once the server is out of reach; --best-effort; the uid of the environment pins only the
-environment's run; Ctrl-C ends it at once and leaves no file, also while it waits for standard input. Of get:
-where it writes, standard output, a missing artifact. Of runs, history and explain: the table and the JSON
-lines. The token from the environment and from a file; no server, no run; one line on standard error and no
-traceback, which --debug shows.
+Cases of put: what is printed for a person, for a program and in the summary; several at once; a folder;
+nothing sent where two names are equal or a name breaks a rule; exit codes by what failed; the rest is not
+tried once the server is out of reach; --best-effort; the uid of the environment pins only the environment's
+run; no terminal is steered. Of get: where it writes, standard output, a missing folder, a missing artifact.
+Of runs, history and explain: the table and the JSON lines. The token from the environment and from a file; no
+server, no run; one line on standard error and no traceback, which --debug shows.
 """
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +20,6 @@ from typer.testing import CliRunner, Result
 from offload.cli.main import app
 from offload.client import Client
 
-ROOT = Path(__file__).parents[2]
 Cli = Callable[..., Result]
 UID = "0b7f3c52-6e0e-4c1a-9a55-2f0d6f4f9e11"
 
@@ -42,21 +36,6 @@ def cli(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
         return CliRunner().invoke(app, arguments)
 
     return run
-
-
-def started(
-    server: Any, folder: Path, *arguments: str, through: Sequence[str] = ()
-) -> "subprocess.Popen[bytes]":
-    """The command as a process of its own, which runs `through` another one where that is given."""
-    environment = {**os.environ, "OFFLOAD_URL": server.url, "OFFLOAD_RUN": "agents/one"}
-    return subprocess.Popen(
-        [*through, sys.executable, "-m", "offload.cli.main", *arguments],
-        env={**environment, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
 
 
 def test_put_says_what_it_stored_and_sums_up(cli: Cli, server: Any) -> None:
@@ -87,35 +66,6 @@ def test_put_sends_several_files_folders_and_patterns_at_once(cli: Cli, server: 
     assert len(lines) == 21
     assert {line["outcome"] for line in lines} == {"stored"}
     assert {line["artifact"]["name"] for line in lines} == set(server.current)
-
-
-def test_put_reads_standard_input(server: Any, tmp_path: Path) -> None:
-    with started(server, tmp_path, "put", "-", "--name", "logs/all.txt") as process:
-        process.communicate(b"piped\0", timeout=10)
-    assert process.returncode == 0
-    assert server.current == {"logs/all.txt": b"piped\0"}
-
-
-def test_put_says_that_standard_input_is_closed(server: Any, tmp_path: Path) -> None:
-    command = ["/bin/sh", "-c", '"$@" <&-', "sh"]
-    with started(server, tmp_path, "put", "-", "--name", "a", through=command) as process:
-        _, errors = process.communicate(timeout=10)
-    assert process.returncode == 2
-    assert errors.startswith(b"offload: a: standard input is closed\n")
-
-
-def test_ctrl_c_ends_put_while_it_waits_for_standard_input(server: Any, tmp_path: Path) -> None:
-    with started(server, tmp_path, "put", "-", "--name", "a") as process:
-        assert process.stdin
-        process.stdin.write(b"some, and no more for now")
-        process.stdin.flush()
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        errors = process.stderr.read() if process.stderr else b""
-        process.wait(10)
-    assert errors == b"offload: interrupted\n"
-    assert process.returncode == 130
-    assert server.seen == []
 
 
 @pytest.mark.parametrize(
@@ -282,24 +232,6 @@ def test_a_time_or_an_id_that_is_none_exits_with_2(cli: Cli, arguments: list[str
     assert result.stderr.count("got '") == 1
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_put_sends_where_nothing_can_be_said(server: Any, tmp_path: Path, closed: str) -> None:
-    (tmp_path / "a").write_text("x")
-    through = ["/bin/sh", "-c", f'"$@" {closed}', "sh"]
-    with started(server, tmp_path, "put", "a", through=through) as process:
-        process.communicate(timeout=10)
-    assert process.returncode == 0
-    assert server.current == {"a": b"x"}
-
-
-def test_get_says_that_standard_output_is_closed(server: Any, tmp_path: Path) -> None:
-    through = ["/bin/sh", "-c", '"$@" >&-', "sh"]
-    with started(server, tmp_path, "get", "agents/one/a", "-o", "-", through=through) as process:
-        _, errors = process.communicate(timeout=10)
-    assert errors == b"offload: standard output is closed\n"
-    assert process.returncode == 2
-
-
 def test_get_writes_only_the_bytes_to_standard_output(cli: Cli, client: Client) -> None:
     client.put("agents/one", "b", b"\0\xff")
     assert cli("get", "agents/one/b", "-o", "-").stdout_bytes == b"\0\xff"
@@ -404,25 +336,3 @@ def test_the_environment_says_whether_the_traceback_is_shown(
 ) -> None:
     monkeypatch.setenv("OFFLOAD_DEBUG", value)
     assert ("Traceback" in cli("history", "nonsense").stderr) is shown
-
-
-def test_ctrl_c_ends_put_at_once_and_leaves_no_file(server: Any, tmp_path: Path) -> None:
-    files, temporary = tmp_path / "files", tmp_path / "tmp"
-    files.mkdir()
-    temporary.mkdir()
-    for number in range(6):
-        (files / str(number)).write_bytes(bytes(30_000_000))
-    server.pace = lambda: time.sleep(0.05)
-    process = started(server, temporary, "put", str(files))
-    while not any(seen.body_bytes for seen in list(server.seen)):
-        assert process.poll() is None
-        time.sleep(0.01)
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
-    assert errors == b"offload: interrupted\n"
-    assert process.returncode == 130
-    assert time.monotonic() - began < 5
-    assert list(temporary.iterdir()) == []
-    assert len(list(files.iterdir())) == 6
-    assert server.artifacts == []

@@ -1,8 +1,9 @@
 """What every request shares: the address, answers that are none of an offload server, and the client's end.
 
-Cases: addresses with a password, a query, a fragment, or a host or port that can't be; redirects without end
-and to nowhere; content that is not encoded as it says; pages that are none; parts of an address that are no
-UTF-8; times and ids that are none; a client that is closed before a request and between two attempts.
+Cases: addresses that are none, with a password, a query, a fragment, or a host or port that can't be; a token
+that rotates; answers that are not ours, redirects of a body, without end and to nowhere; content that is not
+encoded as it says; pages that are none; parts of an address that are no UTF-8; times and ids that are none; a
+client that is closed before a request and between two attempts.
 """
 
 import io
@@ -16,6 +17,20 @@ from offload.client import Client, ClientError, OutOfReachError, StrangeAnswerEr
 from offload.errors import ConfigError, InvalidInputError
 
 RUN = "agents/one"
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host", "http://"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        Client(url)
+
+
+def test_the_token_goes_with_each_request_and_may_rotate(server: Any) -> None:
+    tokens = iter(["first\n", "second"])
+    with Client(server.url, lambda: next(tokens)) as client:
+        client.put(RUN, "a", b"x")
+        client.put(RUN, "b", b"x")
+    assert [seen.headers["authorization"] for seen in server.seen] == ["Bearer first", "Bearer second"]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +56,18 @@ def test_an_address_with_a_secret_is_refused_and_not_shown(url: str) -> None:
 def test_an_address_that_no_connection_can_have_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="is no URL"):
         Client(url)
+
+
+def test_an_answer_that_is_not_ours_is_told_from_one(server: Any, client: Client, trouble: Any) -> None:
+    server.troubles = [trouble(200, problem={"items": 1})]
+    with pytest.raises(StrangeAnswerError, match="Artifact"):
+        client.put(RUN, "a", b"x")
+
+
+def test_a_redirect_is_not_followed_with_a_body(server: Any, client: Client, trouble: Any) -> None:
+    server.troubles = [trouble(308, headers={"location": "https://other/"})]
+    with pytest.raises(StrangeAnswerError, match="https://other/"):
+        client.put(RUN, "a", b"x")
 
 
 @pytest.mark.parametrize(

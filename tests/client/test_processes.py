@@ -1,0 +1,102 @@
+"""The client's commands as processes: their standard streams and their end.
+
+Cases: standard input is sent; streams that are closed; Ctrl-C ends put at once and leaves no file, also while
+it waits for standard input.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def started(
+    server: Any, folder: Path, *arguments: str, through: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """The command as a process of its own, which runs `through` another one where that is given."""
+    environment = {**os.environ, "OFFLOAD_URL": server.url, "OFFLOAD_RUN": "agents/one"}
+    return subprocess.Popen(
+        [*through, sys.executable, "-m", "offload.cli.main", *arguments],
+        env={**environment, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_put_reads_standard_input(server: Any, tmp_path: Path) -> None:
+    with started(server, tmp_path, "put", "-", "--name", "logs/all.txt") as process:
+        process.communicate(b"piped\0", timeout=10)
+    assert process.returncode == 0
+    assert server.current == {"logs/all.txt": b"piped\0"}
+
+
+def test_put_says_that_standard_input_is_closed(server: Any, tmp_path: Path) -> None:
+    command = ["/bin/sh", "-c", '"$@" <&-', "sh"]
+    with started(server, tmp_path, "put", "-", "--name", "a", through=command) as process:
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert errors.startswith(b"offload: a: standard input is closed\n")
+
+
+def test_ctrl_c_ends_put_while_it_waits_for_standard_input(server: Any, tmp_path: Path) -> None:
+    with started(server, tmp_path, "put", "-", "--name", "a") as process:
+        assert process.stdin
+        process.stdin.write(b"some, and no more for now")
+        process.stdin.flush()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read() if process.stderr else b""
+        process.wait(10)
+    assert errors == b"offload: interrupted\n"
+    assert process.returncode == 130
+    assert server.seen == []
+
+
+def test_ctrl_c_ends_put_at_once_and_leaves_no_file(server: Any, tmp_path: Path) -> None:
+    files, temporary = tmp_path / "files", tmp_path / "tmp"
+    files.mkdir()
+    temporary.mkdir()
+    for number in range(6):
+        (files / str(number)).write_bytes(bytes(30_000_000))
+    server.pace = lambda: time.sleep(0.05)
+    process = started(server, temporary, "put", str(files))
+    while not any(seen.body_bytes for seen in list(server.seen)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert errors == b"offload: interrupted\n"
+    assert process.returncode == 130
+    assert time.monotonic() - began < 5
+    assert list(temporary.iterdir()) == []
+    assert len(list(files.iterdir())) == 6
+    assert server.artifacts == []
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_put_sends_where_nothing_can_be_said(server: Any, tmp_path: Path, closed: str) -> None:
+    (tmp_path / "a").write_text("x")
+    through = ["/bin/sh", "-c", f'"$@" {closed}', "sh"]
+    with started(server, tmp_path, "put", "a", through=through) as process:
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert server.current == {"a": b"x"}
+
+
+def test_get_says_that_standard_output_is_closed(server: Any, tmp_path: Path) -> None:
+    through = ["/bin/sh", "-c", '"$@" >&-', "sh"]
+    with started(server, tmp_path, "get", "agents/one/a", "-o", "-", through=through) as process:
+        _, errors = process.communicate(timeout=10)
+    assert errors == b"offload: standard output is closed\n"
+    assert process.returncode == 2
