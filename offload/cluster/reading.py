@@ -10,6 +10,10 @@ from offload.domain.run import SeenRun
 GROUP, VERSION, KIND, PLURAL = "agents.proompteng.ai", "v1alpha1", "AgentRun", "agentruns"
 API_VERSION = f"{GROUP}/{VERSION}"
 
+LONGEST_TEXT = 256
+"""Characters kept of a phase or an agent's name: no name of Kubernetes is longer, and PostgreSQL's indices
+take no value above some 2,700 bytes."""
+
 
 def collection_path(namespace: str | None) -> str:
     """The path of the AgentRuns of a namespace, or of all."""
@@ -44,14 +48,15 @@ def read_run(body: Mapping[str, Any]) -> AgentRun:
 
 
 def read_time(value: object) -> datetime | None:
-    """An RFC 3339 time in UTC, or None for anything else."""
+    """An RFC 3339 time in UTC, or None for anything else, also for Go's zero time, which means "not set"."""
     if not isinstance(value, str):
         return None
     try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
+        written = datetime.fromisoformat(value)
+        found = written.astimezone(UTC) if written.tzinfo else None
+    except (ValueError, OverflowError):  # an offset can lead out of the calendar
         return None
-    return found.astimezone(UTC) if found.tzinfo else None
+    return found if found and found.year > 1 else None
 
 
 def _agent(spec: object) -> str | None:
@@ -60,4 +65,5 @@ def _agent(spec: object) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    # PostgreSQL's texts hold no NUL.
+    return value.replace("\0", "")[:LONGEST_TEXT] if isinstance(value, str) else None
