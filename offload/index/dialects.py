@@ -426,6 +426,8 @@ def _bound_waiting(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
         connection.execute(
+            # Times come back in the session's zone, in which the calendar's first and last have no name.
+            "SET timezone = 'UTC'; "
             f"SET lock_timeout = '{BUSY_SECONDS}s'; "
             f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"
         )

@@ -2,7 +2,7 @@
 
 - an exception rolls back; many writers at once all get their turn; a reader sees what is committed
 - who freezes in a transaction loses it, and holds up others for some seconds at most
-- times come back aware and in UTC, whatever zone they came in; a naive one is refused
+- times come back aware and in UTC, whatever zone they came in or the database is in; a naive one is refused
 - a statement that is its own transaction writes and knows the database's time
 - failures leave as IndexUnavailableError with their cause: no server, a connection that ends inside a
   transaction, no tables, no free connection
@@ -95,6 +95,23 @@ def test_times_come_back_in_utc(given: Any) -> None:
         assert abs(now - datetime.now(UTC)) < timedelta(minutes=1)
     with pytest.raises(sa.exc.StatementError, match="aware"):
         given.run(created_at=datetime(2026, 1, 1))  # noqa: DTZ001 - what is to be refused
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin"])
+def test_the_calendars_first_and_last_time_come_back_whatever_zone_the_database_is_in(
+    given: Any, url: str, zone: str
+) -> None:
+    name = sa.make_url(url).database
+    with given.index.begin() as tx:
+        tx.exec_driver_sql(f"ALTER DATABASE \"{name}\" SET timezone TO '{zone}'")
+    try:
+        with closing(Index.connect(url)) as index, index.begin() as tx:
+            for second in (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)):
+                assert runs.observe(tx, given.seen(finished_at=second)).finished_at == second
+    finally:
+        with given.index.begin() as tx:
+            tx.exec_driver_sql(f'ALTER DATABASE "{name}" RESET timezone')
 
 
 def test_a_statement_knows_the_databases_time(given: Any) -> None:
