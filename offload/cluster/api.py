@@ -1,6 +1,5 @@
 """Requests to the API server: one connection pool, time-outs, a rate, and errors in our words."""
 
-import json
 import socket
 import threading
 import time
@@ -23,6 +22,7 @@ from kubernetes.config import (
     load_kube_config,
 )
 
+from offload.cluster.nested import parse
 from offload.errors import (
     AgentRunGoneError,
     ClusterForbiddenError,
@@ -248,7 +248,7 @@ _REFUSED_WHY = {401: ": the credentials are expired, withdrawn, or not of this c
 
 def _parse(text: bytes) -> Object | None:
     try:
-        found = json.loads(text)
+        found = parse(text)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

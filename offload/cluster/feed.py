@@ -14,6 +14,7 @@ import urllib3
 
 from offload.cluster.api import Api, AskedToWaitError, Object, TooOldError, refusal
 from offload.cluster.interface import AgentRun, Change, Deleted, Fresh, Listed, Present, Refused
+from offload.cluster.nested import parse
 from offload.cluster.reading import collection_path, read_run
 from offload.errors import (
     ClusterForbiddenError,
@@ -174,7 +175,7 @@ class _Feed(threading.Thread):
             for line in _lines(response):
                 if self._ended.is_set():
                     return
-                self._take(json.loads(line))
+                self._take(parse(line))
             self._emit(Fresh())
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise self._api.lost(f"watching {self._path}", error) from error

@@ -5,8 +5,8 @@
 - a refusal by admission is not a refusal of this identity
 - a kept connection that the server has closed is no outage for a read
 - changes: outages are ridden out without a new list; 410 and an expired page token list again; a watch that
-  is silent, cut off or ends at once is opened again, with pauses; a refusal of this identity is told, holds
-  up no other namespace, and mends itself
+  is silent, cut off or ends at once is opened again, with pauses; a run that is nested too deep for the
+  parser hides no other; a refusal of this identity is told, holds up no other namespace, and mends itself
 - client-side rate; which configuration is taken, and one that is not usable; a token in a file is always the
   file's
 """
@@ -90,7 +90,9 @@ class Exchange(BaseHTTPRequestHandler):
         self.end_headers()
 
     def event(self, kind: str, body: Any) -> None:
-        line = json.dumps({"type": kind, "object": body}).encode() + b"\n"
+        self.line(json.dumps({"type": kind, "object": body}).encode() + b"\n")
+
+    def line(self, line: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
 
     def end_stream(self) -> None:
@@ -512,6 +514,27 @@ def test_a_server_that_ends_every_watch_at_once_is_not_flooded(faulty: Any, foll
     follow(server.cluster)
     time.sleep(1)
     assert 1 < len(server.calls) < 20
+
+
+def test_a_run_nested_too_deep_for_the_parser_hides_no_other(faulty: Any, follow: Any) -> None:
+    nested = b'{"a":' * 1500 + b"1" + b"}" * 1500
+
+    def deepened(value: Any) -> bytes:
+        return json.dumps(value).encode().replace(b'"deep"', nested)
+
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, deepened(a_list(body("a", phase="deep"), body("b", phase="Running"))))
+        exchange.begin_stream()
+        for revision, name, phase in ((8, "c", "deep"), (9, "d", "Running")):
+            event = {"type": "ADDED", "object": body(name, revision, phase)}
+            exchange.line(deepened(event) + b"\n")
+        return time.sleep(1)
+
+    follower = follow(faulty(script).cluster)
+    follower.wait_for(lambda c: isinstance(c, Present) and c.run.seen.name == "d")
+    found = {c.run.seen.name: c.run.seen.phase for c in follower.seen if isinstance(c, Present)}
+    assert found == {"a": None, "b": "Running", "c": None, "d": "Running"}
 
 
 @pytest.mark.parametrize("code", [401, 403])

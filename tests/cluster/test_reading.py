@@ -1,13 +1,16 @@
 """What is read of an AgentRun, whatever others wrote into it.
 
-Cases: times in and out of the calendar, and none; texts that no index could keep.
+Cases: times in and out of the calendar, and none; texts that no index could keep; JSON that is nested too
+deep for its parser, and what is no JSON at any depth.
 """
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from offload.cluster.nested import DEEPEST, parse
 from offload.cluster.reading import LONGEST_TEXT, read_run, read_time
 from offload.domain.run import SeenRun
 
@@ -42,3 +45,27 @@ def test_texts_are_cut_to_what_an_index_takes() -> None:
     found = seen({"phase": "Run\0ning"}, {"agentRef": {"name": "é" * 3000}})
     assert found.phase == "Running"
     assert found.agent == "é" * LONGEST_TEXT
+
+
+@pytest.mark.parametrize("levels", [1, DEEPEST, 500])
+def test_json_is_read_whole_where_the_parser_can(levels: int) -> None:
+    text = b'{"a":[' * (levels // 2) + b"1" + b"]}" * (levels // 2)
+    assert json.dumps(parse(text), separators=(",", ":")).encode() == text
+
+
+@pytest.mark.parametrize("levels", [1500, 10_000])
+def test_what_is_nested_too_deep_reads_as_null_and_what_stands_beside_it_as_it_is(levels: int) -> None:
+    deep = b'{"a":[' * levels + rb'"]\"}"' + b"]}" * levels
+    found = parse(b'{"before":"[{\\"","deep":%s,"after":["}]",{"b":%s},2]}' % (deep, deep))
+    assert (found["before"], found["after"][0], found["after"][2]) == ('[{"', "}]", 2)
+    for value, above in ((found["deep"], 1), (found["after"][1]["b"], 3)):
+        depth, within = above, value
+        while within is not None:
+            depth, within = depth + 1, within["a"] if isinstance(within, dict) else within[0]
+        assert depth == DEEPEST
+
+
+@pytest.mark.parametrize("text", [b"", b"<html>", b"{" * 5000, b"[" * 5000 + b'"', b"[" * 5000 + b"}" * 5000])
+def test_what_is_no_json_is_an_error_at_any_depth(text: bytes) -> None:
+    with pytest.raises(json.JSONDecodeError):
+        parse(text)
