@@ -9,7 +9,7 @@ from sqlalchemy import exc
 
 from offload import metrics
 from offload.errors import ConfigError, IndexUnavailableError
-from offload.index.dialects import Engines, announced, engines_for
+from offload.index.dialects import Engines, announced, engines_for, is_refusal
 
 Transaction = sa.Connection
 """What the index's functions take; services name it without knowing SQLAlchemy."""
@@ -109,10 +109,12 @@ def engines_of_url(url: sa.URL) -> Engines:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Let failures of the database leave as `IndexUnavailableError`."""
+    """Let failures of the database leave as `IndexUnavailableError`; that it refused a value is none."""
     try:
         yield
     except (exc.DBAPIError, exc.TimeoutError) as error:
+        if is_refusal(error):
+            raise
         raise IndexUnavailableError(_told_by(error)) from error
 
 

@@ -154,6 +154,12 @@ def announced(tx: sa.Connection) -> bool:
     return not tx.invalidated and bool(tx.info.pop(_DIRTIED, False))  # no connection, no info
 
 
+def is_refusal(error: sa.exc.SQLAlchemyError) -> bool:
+    """Whether the database refused a value, as it would again: a mistake of who gave it, and no outage."""
+    limit = isinstance(getattr(error, "orig", None), psycopg.errors.ProgramLimitExceeded)
+    return limit or isinstance(error, sa.exc.DataError)
+
+
 _COLUMNS = ("first", "second", "third")
 
 

@@ -102,11 +102,8 @@ class Follower:
     def _applied(self, batch: "list[_Arrived]") -> bool:
         """Whether the batch is in the index now; it must be, since a change that is missed stays missed."""
         try:
-            if batch:
-                with self._index.begin() as tx:
-                    seen = [self._apply(tx, arrived) for arrived in batch]
-                for run, agent_run in filter(None, seen):
-                    self._look(run, agent_run)
+            for run, agent_run in self._transact(batch):
+                self._look(run, agent_run)
             self._mark(self._repairs.due(self._monotonic()))
         except IndexUnavailableError as error:
             log.warning("follow.index_unavailable", problem=str(error))
@@ -117,6 +114,26 @@ class Follower:
                 # The API server ends watches when the CRD changes.
                 self._schema.doubt()
         return True
+
+    def _transact(self, batch: "list[_Arrived]") -> list[tuple[Run, AgentRun]]:
+        """Apply a batch in one transaction; where that fails, each change in its own tells whose it is."""
+        if not batch:
+            return []
+        try:
+            with self._index.begin() as tx:
+                return list(filter(None, [self._apply(tx, arrived) for arrived in batch]))
+        except IndexUnavailableError:
+            raise
+        except Exception:
+            if len(batch) > 1:
+                return [seen for arrived in batch for seen in self._transact([arrived])]
+            [arrived] = batch
+            if not isinstance(arrived.change, Present | Deleted):
+                raise
+            # A run that the index cannot keep is its own trouble, and no other's.
+            run = arrived.change.run.seen
+            log.exception("follow.skipped", run=run.uid, namespace=run.namespace, name=run.name)
+            return []
 
     def _apply(self, tx: Transaction, arrived: "_Arrived") -> tuple[Run, AgentRun] | None:
         match arrived.change:
@@ -150,23 +167,8 @@ class Follower:
 
     def _look(self, run: Run, agent_run: AgentRun) -> None:
         """Have a status that is neither our own write nor as it should be repaired."""
-        status, version = agent_run.status, agent_run.resource_version
-        if len(compact(status)) > LARGE_STATUS_BYTES:
-            metrics.LARGE_STATUS.inc()
-            log.warning("follow.large_status", run=run.uid, namespace=run.namespace, name=run.name)
-        if not self._publisher or run.deleted_at:
-            return
-        self._publisher.note(run, agent_run)
-        if self._echoes.matches(run.uid, status, version):
-            self._repairs.forget_pending(run.uid)
-            return
-        if not run.revision and is_blank(status):
-            # The many runs that never had artifacts need no look into the index.
-            self._echoes.remember(run.uid, status, version)
-            self._repairs.forget_pending(run.uid)
-            return
         try:
-            wrong = self._publisher.would_change(run, status)
+            wrong = self._is_wrong(run, agent_run)
         except IndexUnavailableError:
             raise
         except OffloadError:
@@ -174,13 +176,30 @@ class Follower:
             return
         except Exception:
             # A status that trips over a bug of ours is its run's trouble, and no other's.
-            log.exception("follow.look_failed", run=run.uid)
+            log.exception("follow.look_failed", run=run.uid, namespace=run.namespace, name=run.name)
             return
         if wrong:
             self._repairs.note(run.uid, self._monotonic())
-        else:
-            self._echoes.remember(run.uid, status, version)
+        elif wrong is not None:
             self._repairs.forget_pending(run.uid)
+
+    def _is_wrong(self, run: Run, agent_run: AgentRun) -> bool | None:
+        """Whether status is to be repaired; None where that is not ours to say."""
+        status, version = agent_run.status, agent_run.resource_version
+        if len(compact(status)) > LARGE_STATUS_BYTES:
+            metrics.LARGE_STATUS.inc()
+            log.warning("follow.large_status", run=run.uid, namespace=run.namespace, name=run.name)
+        if not self._publisher or run.deleted_at:
+            return None
+        self._publisher.note(run, agent_run)
+        if self._echoes.matches(run.uid, status, version):
+            return False
+        # The many runs that never had artifacts need no look into the index.
+        blank = not run.revision and is_blank(status)
+        if not blank and self._publisher.would_change(run, status):
+            return True
+        self._echoes.remember(run.uid, status, version)
+        return False
 
     def _mark(self, due: list[str]) -> None:
         if not due:

@@ -5,7 +5,7 @@
 - times come back aware and in UTC, whatever zone they came in or the database is in; a naive one is refused
 - a statement that is its own transaction writes and knows the database's time
 - failures leave as IndexUnavailableError with their cause: no server, a connection that ends inside a
-  transaction, no tables, no free connection
+  transaction, no tables, no free connection; a value that is refused is no such failure
 - a URL that is not ours is refused without showing its password, and so is an SQLite that is too old
 - waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
   wake-up can be missed
@@ -13,6 +13,7 @@
 """
 
 import sqlite3
+import string
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psycopg
@@ -173,6 +175,13 @@ def test_a_database_without_tables_says_so(empty_url: str) -> None:
     with pytest.raises(IndexUnavailableError), index.read() as tx:
         runs.get(tx, "u")
     index.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("phase", ["a\0b", "".join(Random(1).choices(string.printable, k=8000))])
+def test_a_value_that_is_refused_is_no_outage(given: Any, phase: str) -> None:
+    with pytest.raises(sa.exc.DBAPIError):
+        given.run(phase=phase)
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,28 @@
 
 Cases: runs, phases and deletions; runs gone while nobody watched; a run created again; freshness; our own
 writes are no news; what others change is looked at again, ever later while they go on; an index that is away
-loses nothing; caps and schemas that changed; a run that cannot be looked at, beside others; what is kept of
-repairs.
+loses nothing; caps and schemas that changed; a run that cannot be looked at, or kept, beside others; what is
+kept of repairs.
 """
 
+import string
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from offload.cluster.interface import Change, Fresh, Present
 from offload.cluster.standin.server import StandIn
 from offload.domain.projection import Caps
 from offload.errors import IndexUnavailableError
 from offload.index import Index, runs
+from offload.services.echoes import Echoes
 from offload.services.follow import QUIET_SECONDS, Follower, Repairs
 from offload.services.publish import Outcome
 from tests.publishing import NAMESPACE, Room, eventually, publishing_room
@@ -228,6 +233,39 @@ def test_a_run_that_cannot_be_looked_at_holds_up_no_other(
         eventually(lambda: room.run(other).dirty_since is not None)
         room.delete(odd.seen.name)
         eventually(lambda: room.run(odd).deleted_at is not None)
+
+
+class Told:
+    """A cluster that tells of these changes, and then of none."""
+
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self._changes = changes
+
+    def changes(self, stop: threading.Event) -> Iterator[Change]:
+        yield from self._changes
+        stop.wait()
+
+
+def follower_of(index: Index, room: Room, changes: Sequence[Change]) -> Follower:
+    """One that is told of these, by a room's schema."""
+    cluster: Any = Told(changes)
+    return Follower(index, cluster, Echoes(), room.schema, publisher=None)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"phase": "Run\0ning"}, {"agent": "".join(Random(1).choices(string.printable, k=8000))}]
+)
+def test_a_run_that_the_index_cannot_keep_holds_up_no_other(
+    room: Room, create_database: Callable[[], str], odd: dict[str, str]
+) -> None:
+    before, refused, after = (room.create(observe=False) for _ in range(3))
+    refused = replace(refused, seen=replace(refused.seen, **odd))
+    changes = [*map(Present, (before, refused, after)), Fresh()]
+    index = Index.connect(create_database())
+    with closing(index), following(follower_of(index, room, changes)), index.read() as tx:
+        assert runs.get(tx, refused.seen.uid) is None
+        assert runs.get(tx, before.seen.uid)
+        assert runs.get(tx, after.seen.uid)
 
 
 def test_a_change_waits_for_an_index_that_is_away(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
