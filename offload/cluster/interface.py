@@ -21,7 +21,7 @@ class AgentRun:
     seen: SeenRun
     resource_version: str
     status: Mapping[str, Any]
-    """The object's `status` as JSON values; empty where it has none."""
+    """The object's `status` as JSON values, null for what is deeper than 100; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True)

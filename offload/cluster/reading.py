@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from offload.cluster.interface import AgentRun
+from offload.cluster.nested import shallow
 from offload.domain.run import SeenRun
 
 GROUP, VERSION, KIND, PLURAL = "agents.proompteng.ai", "v1alpha1", "AgentRun", "agentruns"
@@ -27,11 +28,12 @@ def collection_path(namespace: str | None) -> str:
 def read_run(body: Mapping[str, Any]) -> AgentRun:
     """What is needed of an AgentRun; nothing of its spec but the agent's name stays in memory.
 
-    Other writers fill status as they like: what has an unexpected shape reads as absent.
+    Other writers fill status as they like: what has an unexpected shape, or is nested too deep,
+    reads as absent.
     """
     metadata = body["metadata"]
     status = body.get("status")
-    status = status if isinstance(status, dict) else {}
+    status = shallow(status) if isinstance(status, dict) else {}
     created = read_time(metadata.get("creationTimestamp"))
     seen = SeenRun(
         uid=metadata["uid"],

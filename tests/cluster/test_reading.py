@@ -1,7 +1,7 @@
 """What is read of an AgentRun, whatever others wrote into it.
 
-Cases: times in and out of the calendar, and none; texts that no index could keep; JSON that is nested too
-deep for its parser, and what is no JSON at any depth.
+Cases: times in and out of the calendar, and none; texts that no index could keep; JSON that is too deep
+for its parser, and what is no JSON at any depth; statuses of any depth.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from offload.cluster.nested import DEEPEST, parse
+from offload.cluster.nested import DEEPEST, PARSED, parse
 from offload.cluster.reading import LONGEST_TEXT, read_run, read_time
 from offload.domain.run import SeenRun
 
@@ -47,25 +47,38 @@ def test_texts_are_cut_to_what_an_index_takes() -> None:
     assert found.agent == "é" * LONGEST_TEXT
 
 
-@pytest.mark.parametrize("levels", [1, DEEPEST, 500])
-def test_json_is_read_whole_where_the_parser_can(levels: int) -> None:
-    text = b'{"a":[' * (levels // 2) + b"1" + b"]}" * (levels // 2)
-    assert json.dumps(parse(text), separators=(",", ":")).encode() == text
+def depth_of(value: Any) -> int:
+    """How many objects and lists lie in each other, where each holds one thing."""
+    depth = 0
+    while isinstance(value, dict | list):
+        depth, value = depth + 1, value["a"] if isinstance(value, dict) else value[0]
+    return depth
 
 
-@pytest.mark.parametrize("levels", [1500, 10_000])
-def test_what_is_nested_too_deep_reads_as_null_and_what_stands_beside_it_as_it_is(levels: int) -> None:
-    deep = b'{"a":[' * levels + rb'"]\"}"' + b"]}" * levels
-    found = parse(b'{"before":"[{\\"","deep":%s,"after":["}]",{"b":%s},2]}' % (deep, deep))
-    assert (found["before"], found["after"][0], found["after"][2]) == ('[{"', "}]", 2)
-    for value, above in ((found["deep"], 1), (found["after"][1]["b"], 3)):
-        depth, within = above, value
-        while within is not None:
-            depth, within = depth + 1, within["a"] if isinstance(within, dict) else within[0]
-        assert depth == DEEPEST
+def nested(pairs: int, within: bytes = b"1") -> bytes:
+    return b'{"a":[' * pairs + within + b"]}" * pairs
+
+
+@pytest.mark.parametrize(("pairs", "depth"), [(1, 2), (400, 800), (1500, PARSED - 1), (10_000, PARSED - 1)])
+def test_what_is_too_deep_for_the_parser_reads_as_null_and_what_stands_beside_it_as_it_is(
+    pairs: int, depth: int
+) -> None:
+    deep = nested(pairs, rb'"]\"}"' if pairs > 1000 else b"1")
+    found = parse(b'{"before":"[{\\"","deep":%s,"after":"}]"}' % deep)
+    assert (found["before"], found["after"]) == ('[{"', "}]")
+    assert depth_of(found["deep"]) == depth
 
 
 @pytest.mark.parametrize("text", [b"", b"<html>", b"{" * 5000, b"[" * 5000 + b'"', b"[" * 5000 + b"}" * 5000])
 def test_what_is_no_json_is_an_error_at_any_depth(text: bytes) -> None:
     with pytest.raises(json.JSONDecodeError):
         parse(text)
+
+
+@pytest.mark.parametrize(("pairs", "depth"), [(1, 2), (49, 98), (50, DEEPEST - 1), (400, DEEPEST - 1)])
+def test_a_status_is_read_to_a_depth_that_is_the_same_wherever_it_comes_from(pairs: int, depth: int) -> None:
+    status = {"artifacts": [], "x": json.loads(nested(pairs))}
+    metadata = {"name": "demo", "namespace": "ns", "uid": "u", "resourceVersion": "7"}
+    found = read_run({"metadata": metadata, "status": status}).status
+    assert depth_of(found["x"]) == depth
+    assert found == ({**status, "x": found["x"]})
