@@ -17,7 +17,12 @@ def dirty_since(now: datetime | sa.BindParameter[Any]) -> sa.ColumnElement[Any]:
 
 
 def lock(tx: sa.Connection, uids: Iterable[str], columns: tuple[sa.Column[Any], ...]) -> list[Any]:
-    """`columns` of the runs, locked until the transaction ends; in uid order, so that no two deadlock."""
+    """`columns` of the runs, locked until the transaction ends.
+
+    No two transactions wait for each other for ever as long as all take their locks in one order: first the
+    names of new runs, which `runs.observe` locks, then rows of runs, by uid, and what belongs to a run after
+    its row. One that wants more than one statement locks takes all that it will want by this first.
+    """
     engines = engines_of(tx)
     asked = engines.words_given([(uid,) for uid in sorted(uids)])
     return list(tx.execute(_select_locking(columns, engines.words(1)), asked))

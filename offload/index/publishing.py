@@ -11,7 +11,7 @@ from offload.domain.run import TERMINAL_PHASES, Run
 from offload.index import clock
 from offload.index.dialects import engines_of
 from offload.index.dirty import dirty_since, lock
-from offload.index.rows import RUN_COLUMNS
+from offload.index.rows import RUN_COLUMNS, in_pieces
 from offload.index.schema import runs
 
 Order = Literal["urgent", "age", "turn"]
@@ -114,7 +114,9 @@ def try_again(tx: sa.Connection, namespace: str | None) -> None:
     waits = runs.c.dirty_since.is_not(None) & (runs.c.publish_failures > 0)
     if namespace is not None:
         waits &= runs.c.namespace == namespace
-    tx.execute(sa.update(runs).where(waits).values(next_attempt_at=None))
+    waiting = tx.scalars(sa.select(runs.c.uid).where(waits).order_by(runs.c.uid).with_for_update())
+    for piece in in_pieces(waiting):
+        tx.execute(sa.update(runs).where(runs.c.uid.in_(piece)).values(next_attempt_at=None))
 
 
 def oldest_dirty(tx: sa.Connection) -> datetime | None:

@@ -2,15 +2,39 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from offload.domain.run import Run, SeenRun
-from offload.index import clock
+from offload.index import clock, dirty
 from offload.index.dialects import UtcDateTime, Words, engines_of
 from offload.index.rows import SELECT_RUN, all_runs, in_pieces, newest_incarnation, one_run
 from offload.index.schema import runs
+
+
+def lock(tx: sa.Connection, seen: Collection[SeenRun], gone: Collection[str] = ()) -> None:
+    """Take the locks that observing all of `seen` and marking `gone` deleted will want.
+
+    They come in the order that `dirty.lock` tells of: a transaction that does so to more than one run calls
+    this first.
+    """
+    if len(seen) + len(gone) < 2:  # noqa: PLR2004 - one alone takes its locks in order
+        return
+    engines = engines_of(tx)
+    uids = engines.words_given([(uid,) for uid in sorted({one.uid for one in seen})])
+    known = {row.uid: row for row in tx.execute(_select_known(engines.words(1)), uids)}
+    names = {_text(one): (one.namespace, one.name) for one in seen if one.uid not in known}
+    for text in sorted(names):
+        engines.lock_text(tx, text)
+    # What became known meanwhile is among the incarnations.
+    rows = {*gone, *(one.uid for one in seen if one.uid in known and _is_news(one, known[one.uid]))}
+    if names:
+        named = engines.words_given(sorted(names.values()))
+        rows.update(tx.scalars(_select_incarnations(engines.words(2)), named))
+    if rows:
+        dirty.lock(tx, rows, (runs.c.uid,))
 
 
 def observe(tx: sa.Connection, seen: SeenRun) -> Run:
@@ -101,6 +125,17 @@ _KNOWN = _BY_UID.add_columns(runs.c.resource_version)
 _KNOWN_LOCKED = _KNOWN.with_for_update()
 
 
+@cache
+def _select_known(asked: sa.FromClause) -> sa.Select[Any]:
+    return SELECT_RUN.add_columns(runs.c.resource_version).join(asked, runs.c.uid == asked.c.first)
+
+
+@cache
+def _select_incarnations(asked: sa.FromClause) -> sa.Select[Any]:
+    named = (runs.c.namespace == asked.c.first) & (runs.c.name == asked.c.second)
+    return sa.select(runs.c.uid).join(asked, named)
+
+
 def _is_news(seen: SeenRun, known: Any) -> bool:
     """A resourceVersion alone is not worth a write; and what is deleted, or was seen later, stands."""
     if known.deleted_at is not None or _version(seen.resource_version) < _version(known.resource_version):
@@ -112,7 +147,7 @@ def _is_news(seen: SeenRun, known: Any) -> bool:
 def _add(tx: sa.Connection, seen: SeenRun) -> None:
     engines = engines_of(tx)
     # Two incarnations observed at once must see each other, or both would count as the newest.
-    engines.lock_text(tx, f"{seen.namespace}/{seen.name}")
+    engines.lock_text(tx, _text(seen))
     others = tx.execute(
         sa.select(runs.c.uid, runs.c.created_at, runs.c.resource_version).where(
             runs.c.namespace == seen.namespace, runs.c.name == seen.name, runs.c.uid != seen.uid
@@ -142,6 +177,11 @@ def _add(tx: sa.Connection, seen: SeenRun) -> None:
         },
     )
     _delete(tx, [other.uid for other in others if other.uid not in newer])
+
+
+def _text(seen: SeenRun) -> str:
+    """What stands for the run's name among locks."""
+    return f"{seen.namespace}/{seen.name}"
 
 
 def _changing(seen: SeenRun) -> dict[str, object]:

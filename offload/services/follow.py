@@ -20,7 +20,7 @@ from offload.services.publish import Publisher
 from offload.services.schema import ServedSchema
 
 BATCH = 250
-"""Changes of one transaction."""
+"""The most changes of one transaction."""
 TICK_SECONDS = 0.5
 LARGE_STATUS_BYTES = 256 * 1024
 UNKNOWN_LIST_SECONDS = 60.0
@@ -116,27 +116,41 @@ class Follower:
         return True
 
     def _transact(self, batch: "list[_Arrived]") -> list[tuple[Run, AgentRun]]:
-        """Apply a batch in one transaction; where that fails, each change in its own tells whose it is."""
-        if not batch:
+        """Apply a batch in order: changes of single runs together, what concerns many runs by itself."""
+        seen: list[tuple[Run, AgentRun]] = []
+        together: list[Present | Deleted] = []
+        for arrived in batch:
+            match arrived.change:
+                case Present() | Deleted() as change:
+                    together.append(change)
+                case Listed() | Refused() as change:
+                    seen += self._keep(together)
+                    together = []
+                    self._take(change)
+        return seen + self._keep(together)
+
+    def _keep(self, changes: list[Present | Deleted]) -> list[tuple[Run, AgentRun]]:
+        """Apply changes in one transaction; where that fails, each in its own, which tells whose it is."""
+        if not changes:
             return []
         try:
             with self._index.begin() as tx:
-                return list(filter(None, [self._apply(tx, arrived) for arrived in batch]))
+                present = [change.run for change in changes if isinstance(change, Present)]
+                gone = [change.run.seen.uid for change in changes if isinstance(change, Deleted)]
+                runs.lock(tx, [run.seen for run in present], gone)
+                return [seen for change in changes if (seen := self._apply(tx, change))]
         except IndexUnavailableError:
             raise
         except Exception:
-            if len(batch) > 1:
-                return [seen for arrived in batch for seen in self._transact([arrived])]
-            [arrived] = batch
-            if not isinstance(arrived.change, Present | Deleted):
-                raise
+            if len(changes) > 1:
+                return [seen for change in changes for seen in self._keep([change])]
             # A run that the index cannot keep is its own trouble, and no other's.
-            run = arrived.change.run.seen
+            [run] = (change.run.seen for change in changes)
             log.exception("follow.skipped", run=run.uid, namespace=run.namespace, name=run.name)
             return []
 
-    def _apply(self, tx: Transaction, arrived: "_Arrived") -> tuple[Run, AgentRun] | None:
-        match arrived.change:
+    def _apply(self, tx: Transaction, change: Present | Deleted) -> tuple[Run, AgentRun] | None:
+        match change:
             case Present(agent_run):
                 return runs.observe(tx, agent_run.seen), agent_run
             case Deleted(agent_run):
@@ -145,16 +159,21 @@ class Follower:
                 if self._publisher:
                     self._publisher.forget(agent_run.seen.uid)
                 self._repairs.forget(agent_run.seen.uid)
+        return None
+
+    def _take(self, change: Listed | Refused) -> None:
+        match change:
             case Listed(namespace, uids, began):
                 ran = UNKNOWN_LIST_SECONDS if began is None else self._monotonic() - began
-                before = clock.now(tx) - timedelta(seconds=ran)
-                gone = runs.mark_deleted_except(tx, namespace, uids, before=before)
+                with self._index.begin() as tx:
+                    before = clock.now(tx) - timedelta(seconds=ran)
+                    gone = runs.mark_deleted_except(tx, namespace, uids, before=before)
                 log.info("follow.listed", namespace=namespace, runs=len(uids), gone=gone)
             case Refused(namespace, why):
                 self._note_refusal(namespace, why)
                 if why is None:
-                    publishing.try_again(tx, namespace)
-        return None
+                    with self._index.begin() as tx:
+                        publishing.try_again(tx, namespace)
 
     def _note_refusal(self, namespace: str | None, why: str | None) -> None:
         if why is None:

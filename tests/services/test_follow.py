@@ -2,13 +2,14 @@
 
 Cases: runs, phases and deletions; runs gone while nobody watched; a run created again; freshness; our own
 writes are no news; what others change is looked at again, ever later while they go on; an index that is away
-loses nothing; caps and schemas that changed; a run that cannot be looked at, or kept, beside others; what is
-kept of repairs.
+loses nothing; caps and schemas that changed; a run that cannot be looked at, or kept, beside others; two
+controllers whose lists come in other orders; what is kept of repairs.
 """
 
 import string
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -17,6 +18,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import structlog
 
 from offload.cluster.interface import Change, Fresh, Present
 from offload.cluster.standin.server import StandIn
@@ -266,6 +268,28 @@ def test_a_run_that_the_index_cannot_keep_holds_up_no_other(
         assert runs.get(tx, refused.seen.uid) is None
         assert runs.get(tx, before.seen.uid)
         assert runs.get(tx, after.seen.uid)
+
+
+def test_two_controllers_whose_lists_come_in_other_orders_never_wait_in_a_circle(
+    room: Room, create_database: Callable[[], str]
+) -> None:
+    example = room.create(observe=False)
+
+    def run(namespace: str, number: int) -> Present:
+        uid = f"{namespace}-{number}"
+        seen = replace(example.seen, uid=uid, namespace=namespace, name=uid, resource_version=str(number))
+        return Present(replace(example, seen=seen))
+
+    def follow(changes: Sequence[Change]) -> None:
+        index = Index.connect(url)
+        with closing(index), following(follower_of(index, room, [*changes, Fresh()])):
+            pass
+
+    url = create_database()
+    one, other = ([run(namespace, number) for number in range(120)] for namespace in ("one", "other"))
+    with structlog.testing.capture_logs() as told, ThreadPoolExecutor(2) as threads:
+        list(threads.map(follow, ([*one, *other], [*other, *one])))
+    assert [line for line in told if line["event"] == "follow.index_unavailable"] == []
 
 
 def test_a_change_waits_for_an_index_that_is_away(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,124 @@
+"""Transactions on PostgreSQL that want the locks of several runs, in orders of their own.
+
+- two batches of the watch in opposite orders: of new runs, of known ones, of names taken again, of deletions
+- a batch of the watch and one of the recorder
+- failed runs that are to be tried again, and a transaction that has some of their rows
+
+None of them waits for another in a circle, which PostgreSQL would end after a second.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from offload.domain.run import SeenRun
+from offload.index import Index, dirty, publishing, runs
+from offload.index import schema as tables
+from offload.index.recording import record_all
+
+pytestmark = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+
+PAUSE = 0.3
+"""Seconds in which another transaction comes to where it waits."""
+
+
+class Batch:
+    """A batch of the watch that is half through while another transaction begins."""
+
+    def __init__(self, index: Index) -> None:
+        self._index, self.half = index, threading.Event()
+
+    def observe(self, seen: Sequence[SeenRun], gone: Sequence[str] = ()) -> None:
+        with self._index.begin() as tx:
+            runs.lock(tx, seen, gone)
+            for number, one in enumerate(seen):
+                runs.observe(tx, one)
+                if number == len(seen) // 2 - 1:
+                    self.half.set()
+                    threading.Event().wait(PAUSE)
+            for uid in gone:
+                runs.mark_deleted(tx, uid)
+
+
+def at_once(*actions: Callable[[], object]) -> None:
+    """Do them in threads, and raise what any raises."""
+    with ThreadPoolExecutor(len(actions)) as threads:
+        for done in [threads.submit(action) for action in actions]:
+            done.result()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_batches_in_opposite_orders_are_kept_one_after_the_other(given: Any, known: bool) -> None:
+    seen = [given.seen(uid=f"{letter}-{number}") for letter in "ab" for number in range(5)]
+    if known:
+        with given.index.begin() as tx:
+            for one in seen:
+                runs.observe(tx, one)
+    news = [replace(one, phase="Running", resource_version="1000") for one in seen]
+    at_once(
+        lambda: Batch(given.index).observe(news),
+        lambda: Batch(given.index).observe(news[::-1]),
+    )
+    assert {given.get_run(one.uid).phase for one in seen} == {"Running"}
+
+
+def test_names_that_were_taken_again_are_kept_in_any_order(given: Any) -> None:
+    before = [given.run(name, uid=f"{uid}-before").uid for name, uid in (("x", "1"), ("y", "0"))]
+    again = [given.seen(name, uid=f"{name}-again") for name in ("x", "y")]
+    at_once(
+        lambda: Batch(given.index).observe(again, before[::-1]),
+        lambda: Batch(given.index).observe(again[::-1], before),
+    )
+    assert all(given.get_run(uid).deleted_at for uid in before)
+    assert not any(given.get_run(one.uid).deleted_at for one in again)
+
+
+def test_a_batch_of_the_watch_and_one_of_the_recorder_are_kept(given: Any) -> None:
+    first, last = given.seen(uid="a"), given.seen(uid="z")
+    for one in (first, last):
+        given.run(one.name, uid=one.uid, created_at=one.created_at)
+    news = [replace(one, phase="Running", resource_version="1000") for one in (last, first)]
+    batch = Batch(given.index)
+
+    def record() -> None:
+        batch.half.wait()
+        with given.index.begin() as tx:
+            record_all(
+                tx, [given.new("a", "log"), given.new("z", "log")], grace=timedelta(hours=1), again=False
+            )
+
+    at_once(lambda: batch.observe(news), record)
+    for one in news:
+        run = given.get_run(one.uid)
+        assert (run.phase, run.total_count) == ("Running", 1)
+
+
+def test_failed_runs_are_tried_again_whoever_has_some_of_them(given: Any) -> None:
+    for uid in ("z", "a"):
+        given.run(uid=uid)
+        given.artifact(uid, "log")
+    with given.index.begin() as tx:
+        for run in publishing.claim(tx, holder="h", limit=2, lease=timedelta(minutes=1)):
+            publishing.failed(tx, run.uid, holder="h", error="why", retry_in=timedelta(minutes=1))
+    half = threading.Event()
+
+    def lock_both() -> None:
+        with given.index.begin() as tx:
+            for uid in ("a", "z"):
+                dirty.lock(tx, [uid], (tables.runs.c.uid,))
+                half.set()
+                threading.Event().wait(PAUSE)
+
+    def try_again() -> None:
+        half.wait()
+        with given.index.begin() as tx:
+            publishing.try_again(tx, None)
+
+    at_once(lock_both, try_again)
+    with given.index.begin() as tx:
+        assert len(publishing.claim(tx, holder="h", limit=2, lease=timedelta(minutes=1))) == 2
