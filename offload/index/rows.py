@@ -67,8 +67,8 @@ SELECT_ARTIFACT = sa.select(*_ARTIFACT_COLUMNS).join(runs, runs.c.uid == artifac
 
 def newest_incarnation(runs: sa.FromClause) -> Sequence[sa.ColumnElement[Any]]:
     """The order in which the newest incarnation of a name comes first."""
-    # Kubernetes counts creation in whole seconds: two incarnations can share one.
-    return runs.c.created_at.desc(), runs.c.deleted_at.is_(None).desc(), runs.c.first_seen_at.desc()
+    # One that lives came last: Kubernetes counts creation in whole seconds, and by clocks that differ.
+    return runs.c.deleted_at.is_(None).desc(), runs.c.created_at.desc(), runs.c.first_seen_at.desc()
 
 
 def one_run(

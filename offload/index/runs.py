@@ -28,11 +28,11 @@ def lock(tx: sa.Connection, seen: Collection[SeenRun], gone: Collection[str] = (
     names = {_text(one): (one.namespace, one.name) for one in seen if one.uid not in known}
     for text in sorted(names):
         engines.lock_text(tx, text)
-    # What became known meanwhile is among the incarnations.
+    # What became known meanwhile is among those that live.
     rows = {*gone, *(one.uid for one in seen if one.uid in known and _is_news(one, known[one.uid]))}
     if names:
         named = engines.words_given(sorted(names.values()))
-        rows.update(tx.scalars(_select_incarnations(engines.words(2)), named))
+        rows.update(tx.scalars(_select_living(engines.words(2)), named))
     if rows:
         dirty.lock(tx, rows, (runs.c.uid,))
 
@@ -40,8 +40,8 @@ def lock(tx: sa.Connection, seen: Collection[SeenRun], gone: Collection[str] = (
 def observe(tx: sa.Connection, seen: SeenRun) -> Run:
     """Keep what the API server showed, and answer the run as the index now has it.
 
-    A run not yet known is added; older incarnations of its name become deleted, and where a newer one is
-    known the added one is deleted from the start. A known run is updated, unless it is deleted (that is
+    A run not yet known is added; older incarnations of its name become deleted, and where a newer one lives
+    the added one is deleted from the start. A known run is updated, unless it is deleted (that is
     final) or a newer resourceVersion of it was seen.
     """
     known = tx.execute(_KNOWN, {"of_uid": seen.uid}).one_or_none()
@@ -131,9 +131,9 @@ def _select_known(asked: sa.FromClause) -> sa.Select[Any]:
 
 
 @cache
-def _select_incarnations(asked: sa.FromClause) -> sa.Select[Any]:
+def _select_living(asked: sa.FromClause) -> sa.Select[Any]:
     named = (runs.c.namespace == asked.c.first) & (runs.c.name == asked.c.second)
-    return sa.select(runs.c.uid).join(asked, named)
+    return sa.select(runs.c.uid).join(asked, named).where(runs.c.deleted_at.is_(None))
 
 
 def _is_news(seen: SeenRun, known: Any) -> bool:
@@ -148,9 +148,13 @@ def _add(tx: sa.Connection, seen: SeenRun) -> None:
     engines = engines_of(tx)
     # Two incarnations observed at once must see each other, or both would count as the newest.
     engines.lock_text(tx, _text(seen))
+    # API servers' clocks differ: what was deleted may seem newer than what came after it.
     others = tx.execute(
         sa.select(runs.c.uid, runs.c.created_at, runs.c.resource_version).where(
-            runs.c.namespace == seen.namespace, runs.c.name == seen.name, runs.c.uid != seen.uid
+            runs.c.namespace == seen.namespace,
+            runs.c.name == seen.name,
+            runs.c.uid != seen.uid,
+            runs.c.deleted_at.is_(None),
         )
     ).all()
     age = (seen.created_at, _version(seen.resource_version))

@@ -2,10 +2,11 @@
 
 - observed: added once, updated, read back as it was seen; an older resourceVersion changes nothing
 - incarnations: an older one becomes deleted, a late view of an older one starts deleted, a deleted one stays
-so - found by name: the newest; by name and uid: that one, or none where the uid never had the name - two
-incarnations observed at once leave one that lives - lists: runs that are missing from one become deleted,
-those of other namespaces and later ones do not - pages: newest first, by each filter, through equal creation
-times, without gaps or repeats
+  so and makes none deleted that comes after it
+- found by name: the newest; by name and uid: that one, or none where the uid never had the name
+- two incarnations observed at once leave one that lives
+- lists: runs that are missing from one become deleted, those of other namespaces and later ones do not
+- pages: newest first, by each filter, through equal creation times, without gaps or repeats
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from offload.index import Index, clock, publishing, runs
+from offload.index import Index, artifacts, clock, publishing, runs
 
 
 def test_a_run_reads_back_as_it_was_seen(given: Any) -> None:
@@ -68,6 +69,21 @@ def test_incarnations_of_one_second_are_told_apart_by_resource_version(given: An
     assert given.get_run(newer.uid).deleted_at is None
     with given.index.read() as tx:
         assert runs.find(tx, "agents", "r") == newer
+
+
+def test_a_run_lives_though_its_deleted_predecessor_was_created_by_a_clock_that_is_ahead(given: Any) -> None:
+    second = given.seen().created_at
+    before = given.run("r", created_at=second + timedelta(seconds=5))
+    with given.index.begin() as tx:
+        runs.mark_deleted(tx, before.uid)
+    after = given.run("r", created_at=second + timedelta(seconds=4))
+    assert after.deleted_at is None
+    artifact = given.artifact(after.uid, "log")
+    with given.index.read() as tx:
+        assert runs.find(tx, "agents", "r").uid == after.uid
+        assert artifacts.currents(tx, [("agents", "r", "log")]) == {("agents", "r", "log"): artifact}
+    again = given.run("r", created_at=second + timedelta(seconds=3))
+    assert again.deleted_at is not None
 
 
 def test_a_late_view_of_an_older_incarnation_starts_deleted(given: Any) -> None:
