@@ -130,7 +130,7 @@ class Dispatcher:
 
     def _oldest_dirty(self) -> datetime | None:
         with self._index.read() as tx:
-            oldest = publishing.oldest_dirty(tx)
+            oldest = publishing.oldest_dirty(tx, self._namespaces)
         self._looked_at = time.monotonic()
         metrics.OLDEST_DIRTY.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)
         metrics.WATCH_AGE.set(self._follower.age())

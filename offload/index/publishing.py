@@ -119,9 +119,10 @@ def try_again(tx: sa.Connection, namespace: str | None) -> None:
         tx.execute(sa.update(runs).where(runs.c.uid.in_(piece)).values(next_attempt_at=None))
 
 
-def oldest_dirty(tx: sa.Connection) -> datetime | None:
-    """Since when the run that waits longest has waited."""
-    oldest: datetime | None = tx.execute(_OLDEST_DIRTY).scalar_one()
+def oldest_dirty(tx: sa.Connection, namespaces: Collection[str] = ()) -> datetime | None:
+    """Since when the run of `namespaces` (empty: of all) that waits longest has waited."""
+    given = {"namespaces": sorted(namespaces)} if namespaces else {}
+    oldest: datetime | None = tx.execute(_oldest_dirty(bool(namespaces)), given).scalar_one()
     return oldest
 
 
@@ -132,6 +133,7 @@ _DUE = sa.select(runs.c.uid).where(
     runs.c.claimed_until.is_(None) | (runs.c.claimed_until <= clock.NOW),
     runs.c.next_attempt_at.is_(None) | (runs.c.next_attempt_at <= clock.NOW),
 )
+_IN_NAMESPACES = runs.c.namespace.in_(sa.bindparam("namespaces", expanding=True))
 _ENDED = runs.c.finished_at.is_not(None) | runs.c.phase.in_(sorted(TERMINAL_PHASES))
 _RANKS: Mapping[Order, Sequence[sa.ColumnElement[Any]]] = {
     "urgent": (sa.case((_ENDED | runs.c.published_at.is_(None), 0), else_=1), runs.c.dirty_since),
@@ -144,7 +146,7 @@ _RANKS: Mapping[Order, Sequence[sa.ColumnElement[Any]]] = {
 def _claim(order: Order, of_namespaces: bool, apart: bool) -> sa.Executable:
     due = _DUE
     if of_namespaces:
-        due = due.where(runs.c.namespace.in_(sa.bindparam("namespaces", expanding=True)))
+        due = due.where(_IN_NAMESPACES)
     if apart:
         due = due.where(runs.c.namespace.not_in(sa.bindparam("apart_from", expanding=True)))
     due = due.order_by(*_RANKS[order]).limit(sa.bindparam("at_most"))
@@ -177,10 +179,17 @@ _FAILED = _CLAIMED.values(
     publish_failures=runs.c.publish_failures + sa.bindparam("counts"),
     **_RELEASED,
 )
-_OLDEST_DIRTY = sa.select(sa.func.min(runs.c.dirty_since)).where(runs.c.dirty_since.is_not(None))
 
 
-def dirty_count(tx: sa.Connection) -> int:
-    """How many runs wait."""
+@cache
+def _oldest_dirty(of_namespaces: bool) -> sa.Select[Any]:
+    oldest = sa.select(sa.func.min(runs.c.dirty_since)).where(runs.c.dirty_since.is_not(None))
+    return oldest.where(_IN_NAMESPACES) if of_namespaces else oldest
+
+
+def dirty_count(tx: sa.Connection, namespaces: Collection[str] = ()) -> int:
+    """How many runs of `namespaces` (empty: of all) wait."""
     waiting = sa.select(sa.func.count()).select_from(runs).where(runs.c.dirty_since.is_not(None))
+    if namespaces:
+        waiting = waiting.where(runs.c.namespace.in_(sorted(namespaces)))
     return tx.execute(waiting).scalar_one()

@@ -6,6 +6,7 @@
 - a slow publish is not claimed again; urgent runs hold up others for a while only
 - an unusable schema is told, and publishing starts once it is mended
 - a controller that rewrites status is answered at most once a second, and status is ours soon after
+- runs of namespaces that are not watched are neither claimed nor counted as waiting
 """
 
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from offload import metrics
 from offload.cluster.interface import AgentRun
 from offload.cluster.standin.server import StandIn
 from offload.controller import Controller, dispatch
@@ -304,6 +306,29 @@ def test_a_failed_claim_of_suspects_keeps_no_other_run(room: Room, monkeypatch: 
     with room.index.begin() as tx:
         [claimed] = claim(tx, holder="another", limit=4, lease=timedelta(seconds=4))
     assert claimed.uid == run.seen.uid
+
+
+def test_a_run_of_a_namespace_that_is_not_watched_does_not_wait(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = room.create()
+    room.upload(run, "log")
+    claims, looks = [], []
+    monkeypatch.setattr(publishing, "claim", lambda *_, **given: claims.append(given) or [])
+    monkeypatch.setattr(metrics.OLDEST_DIRTY, "set", looks.append)
+    publisher = room.publisher()
+    follower = room.follower(publisher=publisher)
+    dispatcher = Dispatcher(
+        room.index, publisher, room.schema, follower, holder=HOLDER, workers=4, namespaces=["elsewhere"]
+    )
+    loop = Loop("publish", dispatcher.run)
+    loop.start()
+    eventually(lambda: len(looks) > 1)
+    loop.ask_to_stop()
+    assert loop.join(5)
+    assert set(looks) == {0}
+    assert claims == []
+    assert room.run(run).dirty_since is not None
 
 
 def test_what_the_database_said_is_not_told_to_a_probe() -> None:

@@ -211,6 +211,18 @@ def test_touching_marks_for_another_look(given: Any) -> None:
     assert (claimed.revision, claimed.dirty_since) == (2, first)
 
 
+def test_who_waits_is_told_of_the_namespaces_that_are_asked_for(given: Any) -> None:
+    here, elsewhere = given.run(namespace="here"), given.run(namespace="elsewhere")
+    for run in (elsewhere, here):
+        given.artifact(run.uid, "a")
+    with given.index.read() as tx:
+        since = [given.get_run(run.uid).dirty_since for run in (here, elsewhere)]
+        asked = ("here",), ("elsewhere",), ("here", "elsewhere"), (), ("nowhere",)
+        oldest = [publishing.oldest_dirty(tx, namespaces) for namespaces in asked]
+        assert oldest == [*since, since[1], since[1], None]
+        assert [publishing.dirty_count(tx, namespaces) for namespaces in asked] == [1, 1, 2, 2, 0]
+
+
 def test_a_deleted_run_is_not_claimed(given: Any) -> None:
     run = given.run()
     given.artifact(run.uid, "a")

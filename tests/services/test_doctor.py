@@ -5,7 +5,7 @@ hangs; an index that is missing, has no tables, is newer, is out of reach with a
 that is down, a schema that keeps nothing, one that lowers the cap, permissions that are refused; AgentRuns
 that break the limits; a controller beside this one with other limits; whose the prefix is; settings that
 are risky or unusable; each check by itself: errors, silence, secrets; the command's exit codes and its
-JSON.
+JSON; dirty runs of namespaces that are not watched.
 """
 
 import json
@@ -14,7 +14,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,19 @@ from offload.cli.main import app
 from offload.cluster.standin import StandIn
 from offload.dev.stores import SeaweedFS, StoreAddress
 from offload.domain.keys import MARKER
+from offload.domain.run import SeenRun
 from offload.errors import StoreUnavailableError
-from offload.index import migrate
+from offload.index import Index, migrate, publishing, runs
 from offload.objects.s3 import S3Objects
 from offload.services.doctor import Check, Finding, State, examine, is_broken
 from offload.services.doctor.beside import BesidePart
 from offload.services.doctor.findings import Verdict, ok
+from offload.services.doctor.index import IndexPart
 from offload.services.doctor.store import judge_clock
 from offload.services.orphans import claim_prefix
 from offload.settings import load_settings
 from offload.wiring import adapters, checkup
+from tests.publishing import migrated_index
 
 DEPLOYMENT = {
     "spec": {
@@ -518,3 +522,19 @@ class api_server:  # noqa: N801 - a context, used like a function
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def test_runs_of_namespaces_that_are_not_watched_are_not_behind(tmp_path: Path) -> None:
+    with closing(Index.connect(migrated_index(tmp_path))) as index:
+        with index.begin() as tx:
+            runs.observe(tx, SeenRun("u", "left", "run", datetime.now(UTC)))
+            publishing.touch(tx, "u")
+
+        def found(*namespaces: str) -> str:
+            checks = IndexPart(lambda: index, publishes=True, namespaces=namespaces).checks()
+            [verdict] = next(check.look() for check in checks if check.name == "publishing")
+            return verdict.found
+
+        assert found("watched") == "no status is behind"
+        assert found("watched", "left").startswith("1 runs wait")
+        assert found().startswith("1 runs wait")

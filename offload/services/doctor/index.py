@@ -23,6 +23,8 @@ class IndexPart:
 
     index: Callable[[], Index]
     publishes: bool
+    namespaces: Sequence[str] = ()
+    """Those that are watched; none: all."""
 
     def checks(self) -> Sequence[Check]:
         return [
@@ -68,7 +70,8 @@ class IndexPart:
 
     def _publishing(self) -> Iterator[Verdict]:
         with self.index().read() as tx:
-            count, since, now = publishing.dirty_count(tx), publishing.oldest_dirty(tx), clock.now(tx)
+            count = publishing.dirty_count(tx, self.namespaces)
+            since, now = publishing.oldest_dirty(tx, self.namespaces), clock.now(tx)
         if since is None:
             yield ok("no status is behind")
             return
