@@ -25,6 +25,8 @@ from offload.errors import (
 
 PAGE = 250
 WATCH_SECONDS = 50
+SHORTEST_WATCH_SECONDS = 1.0
+"""One that ends sooner ended as soon as it began."""
 SILENCE_SECONDS = 55.0
 """A watch that says nothing for so long is dead: its bookmarks and its end come sooner."""
 
@@ -123,8 +125,12 @@ class _Feed(threading.Thread):
             if self._revision is None:
                 self._list()
             began = time.monotonic()
-            self._watch()
-            if time.monotonic() - began < 1:
+            heard = self._watch()
+            lasted = time.monotonic() - began >= SHORTEST_WATCH_SECONDS
+            # What answers and says nothing, as a balancer without an API server can, tells nothing of runs.
+            if heard or lasted:
+                self._emit(Fresh())
+            if not lasted:
                 raise ClusterUnavailableError("the watch ended as soon as it began")
             self._failures = 0
         except ClusterForbiddenError as error:
@@ -160,9 +166,10 @@ class _Feed(threading.Thread):
             # Reduced before another page is read: specs can be large, and none is needed.
             return [read_run(item) for item in page.pop("items")], page["metadata"]
 
-    def _watch(self) -> None:
+    def _watch(self) -> bool:
+        """Watch until the server ends it; whether anything was heard."""
         if self._ended.is_set():
-            return
+            return False
         query = {
             "watch": "1",
             "allowWatchBookmarks": "true",
@@ -171,17 +178,19 @@ class _Feed(threading.Thread):
         }
         self._response = response = self._api.stream(self._path, query, silence=SILENCE_SECONDS)
         self._tell(None)
+        heard = False
         try:
             for line in _lines(response):
                 if self._ended.is_set():
-                    return
+                    break
                 self._take(parse(line))
-            self._emit(Fresh())
+                heard = True
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise self._api.lost(f"watching {self._path}", error) from error
         finally:
             self._response = None
             response.close()
+        return heard
 
     def _take(self, event: Object) -> None:
         kind, body = event["type"], event["object"]

@@ -50,7 +50,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """The API server was heard (a bookmark, or a watch that ended in order): the view is current."""
+    """The API server was heard: the view is current.
+
+    By a list, a bookmark, or the end of a watch that lasted or told of something.
+    """
 
 
 @dataclass(frozen=True, slots=True)

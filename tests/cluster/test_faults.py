@@ -503,6 +503,29 @@ def test_bookmarks_and_the_end_of_a_watch_are_fresh_and_move_the_revision(faulty
     assert [type(c) for c in follower.seen] == [Listed, Fresh, Fresh, Fresh]
 
 
+def test_an_answer_that_ends_at_once_and_says_nothing_is_not_fresh(
+    faulty: Any, follow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting = threading.Event()
+
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        exchange.begin_stream()
+        if lasting.is_set():
+            time.sleep(0.4)
+        return exchange.end_stream()
+
+    monkeypatch.setattr(feed, "SHORTEST_WATCH_SECONDS", 0.3)
+    server = faulty(script)
+    follower = follow(server.cluster)
+    follower.wait_for(lambda _: len(server.calls) > 4)
+    assert [type(c) for c in follower.seen] == [Listed, Fresh]  # of the list
+    lasting.set()
+    follower.wait_for(lambda _: len(follower.seen) > 2)
+    assert follower.seen[-1] == Fresh()
+
+
 def test_a_server_that_ends_every_watch_at_once_is_not_flooded(faulty: Any, follow: Any) -> None:
     def script(exchange: Exchange) -> None:
         if "watch" not in exchange.query:
