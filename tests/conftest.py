@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 import yaml
@@ -25,6 +26,10 @@ _databases = itertools.count(1)
 # A shell that starts a command in the background makes it ignore Ctrl-C, and its children inherit that; tests
 # that press Ctrl-C on a child need it to be heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
