@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from offload.index.dialects import SQLITE_CLOCK, UtcDateTime, engines_of
+from offload.index.connecting import SQLITE_CLOCK
+from offload.index.dialects import UtcDateTime, engines_of
 
 
 def now(tx: sa.Connection) -> datetime:

@@ -1,12 +1,10 @@
-"""What differs between SQLite and PostgreSQL, all of it."""
+"""What differs between SQLite and PostgreSQL, all of it but how they are connected to."""
 
 import json
-import sqlite3
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Protocol
 from uuid import UUID
@@ -14,25 +12,9 @@ from uuid import UUID
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.pool import NullPool
 
-from offload.errors import ConfigError
-from offload.index import globs
+from offload.index import connecting, globs
 from offload.index.wakeups import NOTIFY, LocalWakeups, NotifyWakeups, Wakeups
-
-SQLITE_CLOCK = "offload_clock"
-"""The SQL function of every SQLite connection that answers the time, so many seconds from now."""
-
-SQLITE_OLDEST = (3, 35)
-"""The first version whose UPDATE can be asked what it changed."""
-
-BUSY_SECONDS = 10
-"""How long a writer waits for another one before it gives up."""
-IDLE_SECONDS = 5
-"""How long a transaction may do nothing on PostgreSQL: a process that froze in one holds up no one longer."""
-
-SILENCE_SECONDS = 20.0
-"""How long one answer of PostgreSQL may take: past any lock's wait, and below the patience of clients."""
 
 _DIRTIED = "offload_dirtied"
 _MIGRATION_LOCK = 0x6F66666C6F6164  # "offload"
@@ -184,15 +166,10 @@ class Sqlite:
     """One file on one host, for one process that serves and one that controls."""
 
     def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
-        engine = sa.create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=BUSY_SECONDS)
-        _prepare_sqlite(engine, foreign_keys=True)
-        return engine.execution_options(offload_begin="BEGIN IMMEDIATE")
+        return connecting.sqlite_engine(url, connections=connections)
 
     def migration_engine(self, url: sa.URL) -> sa.Engine:
-        engine = sa.create_engine(url, poolclass=NullPool)
-        # Rebuilding a table drops it, which with foreign keys on would delete what refers to it.
-        _prepare_sqlite(engine, foreign_keys=False)
-        return engine.execution_options(offload_begin="BEGIN IMMEDIATE")
+        return connecting.sqlite_migration_engine(url)
 
     def reading(self, engine: sa.Engine) -> sa.Engine:
         return engine.execution_options(offload_begin="BEGIN")
@@ -245,18 +222,10 @@ class PostgreSQL:
     """A server, for any number of processes; psycopg 3."""
 
     def engine(self, url: sa.URL, *, connections: int) -> sa.Engine:
-        engine = sa.create_engine(
-            _psycopg(url),
-            pool_size=connections,
-            max_overflow=0,
-            pool_timeout=BUSY_SECONDS,
-            pool_use_lifo=True,
-        )
-        _bound_waiting(engine)
-        return engine
+        return connecting.postgresql_engine(url, connections=connections)
 
     def migration_engine(self, url: sa.URL) -> sa.Engine:
-        return sa.create_engine(_psycopg(url), poolclass=NullPool)
+        return connecting.postgresql_migration_engine(url)
 
     def reading(self, engine: sa.Engine) -> sa.Engine:
         # Each statement sees what is committed when it starts, as in READ COMMITTED, at one round trip, not
@@ -344,97 +313,3 @@ def _insert_recordset(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
 
 _LOCK_TEXT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:text, 0))")
 _LOCK_NUMBER = sa.text("SELECT pg_advisory_xact_lock(:number)")
-
-
-def _prepare_sqlite(engine: sa.Engine, *, foreign_keys: bool) -> None:
-    if sqlite3.sqlite_version_info < SQLITE_OLDEST:
-        oldest = ".".join(map(str, SQLITE_OLDEST))
-        raise ConfigError(f"this Python brings SQLite {sqlite3.sqlite_version}; {oldest} or newer is needed")
-
-    @sa.event.listens_for(engine, "connect")
-    def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
-        connection.isolation_level = None  # we say BEGIN, not the driver
-        _write_ahead(connection)
-        for pragma in (
-            f"busy_timeout={BUSY_SECONDS * 1000}",
-            "synchronous=FULL",  # acknowledged means durable; WAL's NORMAL can lose the last commits
-            f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        connection.create_function(SQLITE_CLOCK, 1, _this_hosts_clock)
-
-    @sa.event.listens_for(engine, "begin")
-    def begun(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options()["offload_begin"])
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Give a new file its log. SQLite's own waiting is not for this: who comes second is refused at once."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-def _this_hosts_clock(seconds: float) -> str:
-    """As SQLAlchemy writes a datetime into SQLite."""
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def _psycopg(url: sa.URL) -> sa.URL:
-    defaults = {
-        "connect_timeout": "5",
-        "keepalives_idle": "15",
-        "keepalives_interval": "5",
-        "keepalives_count": "3",
-        "tcp_user_timeout": "20000",
-        "application_name": "offload",
-    }
-    given = dict(url.query)
-    return url.set(drivername="postgresql+psycopg", query={**defaults, **given})
-
-
-class _Impatient(psycopg.Connection[Any]):
-    """A connection that ends where the server is silent.
-
-    A server that is stopped, or whose disk hangs, keeps its TCP connections alive.
-    """
-
-    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """As psycopg's, which is how it waits for every answer."""
-        return super().wait(self._bounded(gen), *args, **options)
-
-    def _bounded(self, gen: Any) -> Any:
-        until = time.monotonic() + SILENCE_SECONDS
-        try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if not ready and time.monotonic() > until:
-                    self.pgconn.finish()  # in the middle of an answer it is of no more use
-                    raise psycopg.OperationalError(f"the database was silent for {SILENCE_SECONDS:.0f} s")
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            return end.value
-
-
-def _bound_waiting(engine: sa.Engine) -> None:
-    @sa.event.listens_for(engine, "do_connect")
-    def connecting(dialect: Any, record: Any, args: Any, options: Any) -> Any:  # noqa: ARG001 - the signature is SQLAlchemy's
-        return _Impatient.connect(*args, **options)
-
-    @sa.event.listens_for(engine, "connect")
-    def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
-        connection.execute(
-            # Times come back in the session's zone, in which the calendar's first and last have no name.
-            "SET timezone = 'UTC'; "
-            f"SET lock_timeout = '{BUSY_SECONDS}s'; "
-            f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"
-        )
-        connection.commit()

@@ -57,7 +57,7 @@ def checkup(settings: Settings, beside: object = None) -> list[Finding]:
                 sqlite=settings.uses_sqlite,
             ).checks(),
             *StorePart(objects, inspection, index, settings.s3_bucket, settings.s3_prefix).checks(),
-            *IndexPart(index, publishes).checks(),
+            *IndexPart(index, publishes, settings.namespaces).checks(),
             *ClusterPart(cluster, caps_of(settings), settings.artifacts_strict, publishes).checks(),
             *AgentRunsPart(cluster).checks(),
             *_beside(settings, beside),

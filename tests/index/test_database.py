@@ -327,7 +327,7 @@ def test_many_may_open_a_new_sqlite_file_at_once(tmp_path: Path) -> None:
 
 
 def test_a_pool_without_a_free_connection_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offload.index.dialects.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("offload.index.connecting.BUSY_SECONDS", 0.1)
     index = Index.connect(url, connections=1)
     with index.read() as first:
         runs.get(first, "u")
