@@ -264,7 +264,7 @@ class PostgreSQL:
         return _words(query, columns)
 
     def words_given(self, rows: Sequence[Sequence[str]]) -> dict[str, Any]:
-        by_column = zip(*rows, strict=True)
+        by_column = list(zip(*rows, strict=True)) or [()] * len(_COLUMNS)
         return {f"every_{it}": list(values) for it, values in zip(_COLUMNS, by_column, strict=False)}
 
     def given(self, *columns: sa.Column[Any]) -> sa.FromClause:

@@ -14,27 +14,30 @@ from offload.index.rows import SELECT_RUN, all_runs, in_pieces, newest_incarnati
 from offload.index.schema import runs
 
 
-def lock(tx: sa.Connection, seen: Collection[SeenRun], gone: Collection[str] = ()) -> None:
+def lock(tx: sa.Connection, seen: Collection[SeenRun], gone: Collection[str] = ()) -> dict[str, Run]:
     """Take the locks that observing all of `seen` and marking `gone` deleted will want.
 
     They come in the order that `dirty.lock` tells of: a transaction that does so to more than one run calls
-    this first.
+    this first. Answers, by uid, runs that `observe` would answer as they are: most of what a watch tells is
+    the echo of our own writes, and needs no other look.
     """
     if len(seen) + len(gone) < 2:  # noqa: PLR2004 - one alone takes its locks in order
-        return
+        return {}
     engines = engines_of(tx)
     uids = engines.words_given([(uid,) for uid in sorted({one.uid for one in seen})])
     known = {row.uid: row for row in tx.execute(_select_known(engines.words(1)), uids)}
     names = {_text(one): (one.namespace, one.name) for one in seen if one.uid not in known}
     for text in sorted(names):
         engines.lock_text(tx, text)
-    # What became known meanwhile is among those that live.
-    rows = {*gone, *(one.uid for one in seen if one.uid in known and _is_news(one, known[one.uid]))}
+    news = {one.uid for one in seen if one.uid in known and _is_news(one, known[one.uid])}
+    rows = {*gone, *news}
     if names:
+        # What became known meanwhile is among those that live.
         named = engines.words_given(sorted(names.values()))
         rows.update(tx.scalars(_select_living(engines.words(2)), named))
     if rows:
         dirty.lock(tx, rows, (runs.c.uid,))
+    return {uid: Run(*row[:-1]) for uid, row in known.items() if uid not in rows}
 
 
 def observe(tx: sa.Connection, seen: SeenRun) -> Run:

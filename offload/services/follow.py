@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -137,8 +137,8 @@ class Follower:
             with self._index.begin() as tx:
                 present = [change.run for change in changes if isinstance(change, Present)]
                 gone = [change.run.seen.uid for change in changes if isinstance(change, Deleted)]
-                runs.lock(tx, [run.seen for run in present], gone)
-                return [seen for change in changes if (seen := self._apply(tx, change))]
+                unchanged = runs.lock(tx, [run.seen for run in present], gone)
+                return [seen for change in changes if (seen := self._apply(tx, change, unchanged))]
         except IndexUnavailableError:
             raise
         except Exception:
@@ -149,10 +149,13 @@ class Follower:
             log.exception("follow.skipped", run=run.uid, namespace=run.namespace, name=run.name)
             return []
 
-    def _apply(self, tx: Transaction, change: Present | Deleted) -> tuple[Run, AgentRun] | None:
+    def _apply(
+        self, tx: Transaction, change: Present | Deleted, unchanged: Mapping[str, Run]
+    ) -> tuple[Run, AgentRun] | None:
         match change:
             case Present(agent_run):
-                return runs.observe(tx, agent_run.seen), agent_run
+                run = unchanged.get(agent_run.seen.uid) or runs.observe(tx, agent_run.seen)
+                return run, agent_run
             case Deleted(agent_run):
                 runs.mark_deleted(tx, agent_run.seen.uid)
                 self._echoes.forget(agent_run.seen.uid)

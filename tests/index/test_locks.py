@@ -45,6 +45,29 @@ class Batch:
                 runs.mark_deleted(tx, uid)
 
 
+def test_a_batch_may_hold_deletions_alone(given: Any) -> None:
+    gone = [given.run(name).uid for name in ("a", "b")]
+    with given.index.begin() as tx:
+        runs.lock(tx, [], gone)
+        for uid in gone:
+            runs.mark_deleted(tx, uid)
+    with given.index.read() as tx:
+        assert all(runs.get(tx, uid).deleted_at for uid in gone)
+
+
+def test_what_observing_would_not_change_is_answered(given: Any) -> None:
+    same, newer, taken, gone = (given.seen(uid=letter, name=letter) for letter in "abcd")
+    with given.index.begin() as tx:
+        known = {one.uid: runs.observe(tx, one) for one in (same, newer, taken, gone)}
+    echo = replace(same, resource_version="900")
+    changed = replace(newer, resource_version="900", phase="Running")
+    again = given.seen(uid="e", name="c", created_at=taken.created_at + timedelta(seconds=1))
+    with given.index.begin() as tx:
+        seen = [echo, newer, changed, taken, again, gone]
+        assert runs.lock(tx, seen, ["d"]) == {"a": known["a"]}
+        assert runs.observe(tx, echo) == known["a"]
+
+
 def at_once(*actions: Callable[[], object]) -> None:
     """Do them in threads, and raise what any raises."""
     with ThreadPoolExecutor(len(actions)) as threads:
