@@ -114,8 +114,8 @@ GOALS = {
         *(REQUESTS, "at least", 0.9),
     ),
     "mem-slow/408": Goal(
-        "until a sender that has sent 1 MiB at once and goes on with 1 KiB/s is answered 408 (60 s, and 10 s "
-        "for noticing it)",
+        "until a sender that has sent 256 KiB at once and goes on with 1 KiB/s is answered 408 (60 s, and "
+        "10 s for noticing it)",
         *(SECONDS, "at most", 70),
     ),
     "idle": Goal(

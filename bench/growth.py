@@ -1,8 +1,9 @@
 """How the service grows: with processes, with rows, with live runs.
 
-    python -m bench.growth [--quick]
+    python -m bench.growth [PART …] [--quick]
 
-writes bench/results/growth.json and its table in docs/performance.md. 10 M rows need some 12 GiB of disk.
+measures the named parts, or all, and writes bench/results/growth.json and its table in docs/performance.md.
+Parts that were not named keep their last figures. 10 M rows need some 12 GiB of disk.
 """
 
 import argparse
@@ -42,20 +43,24 @@ Json = dict[str, Any]
 
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m bench.growth", description="how the service grows")
+    options.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     options.add_argument("--quick", action="store_true", help="only show that it works; write nothing")
     chosen = options.parse_args()
+    unknown = set(chosen.parts) - set(PARTS)
+    if unknown:
+        options.error(f"there is no {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     effort = QUICK if chosen.quick else Effort()
     rows: list[Json] = []
     with ExitStack() as of_all:
         databases = Databases(of_all)
-        for measure in (processes, sizes, history, publishing):
+        for part in chosen.parts or PARTS:
             with ExitStack() as of_row:
-                for row in measure(Servers(databases, of_row), effort):
+                for row in PARTS[part](Servers(databases, of_row), effort):
                     print(json.dumps(row), flush=True)
-                    rows.append(row)
+                    rows.append({"part": part, **row})
     if not chosen.quick:
-        report.write_growth(rows)
+        report.write_growth(rows, list(PARTS))
 
 
 def processes(servers: Servers, effort: Effort) -> Iterator[Json]:
@@ -201,6 +206,9 @@ def _send_steadily(site: Site, word: str, names: Sequence[str], count: int) -> f
 def _wait_until_published(site: Site, names: Sequence[str]) -> None:
     for name in names:
         until(lambda name=name: site.stage.is_current(name), 120)  # type: ignore[misc] # a lambda's default
+
+
+PARTS = {"processes": processes, "sizes": sizes, "history": history, "publishing": publishing}
 
 
 def _row(what: str, at: str, unit: str, value: float) -> Json:

@@ -47,8 +47,12 @@ def render() -> None:
     PAGE.write_text(rendered(PAGE.read_text()))
 
 
-def write_growth(rows: Sequence[Json]) -> None:
-    """Put the figures of growth into their file and on the page."""
+def write_growth(rows: Sequence[Json], order: Sequence[str]) -> None:
+    """Put the figures of parts of growth in the place of those that were there; parts come in this order."""
+    measured = {row["part"] for row in rows}
+    known = json.loads(GROWTH.read_text())["rows"] if GROWTH.exists() else []
+    rows = [*rows, *(row for row in known if row["part"] not in measured)]
+    rows.sort(key=lambda row: order.index(row["part"]))
     GROWTH.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     render()
 

@@ -20,6 +20,8 @@ from tests.site import Site
 SLOW_SENDERS, SLOW_SECONDS = 500, 120
 FINISHED_RUNS = 1000
 REST_SECONDS = 40
+_AHEAD = 256 * 1024
+"""Past what holds no window, and far below what a minute at the least rate brings."""
 
 
 def mem_one(servers: Servers, effort: Effort) -> Iterator[Figure]:
@@ -73,12 +75,14 @@ def mem_slow(servers: Servers, effort: Effort) -> Iterator[Figure]:
     )
     others = "the same without them"
     yield compared("mem-slow/others", rates["with"], rates["without"], others, senders=count, connections=8)
-    holding = SlowSenders([f"{artifacts_url(site, names[0])}/held"], effort.time(120), ahead=MIB, length=GIB)
+    holding = SlowSenders(
+        [f"{artifacts_url(site, names[0])}/held"], effort.time(120), ahead=_AHEAD, length=GIB
+    )
     holding.start()
     holding.wait(until_answered=True)
     if not effort.quick:  # which ends before anybody can tell that it is slow
         _only(holding, "408", 1)
-    yield alone("mem-slow/408", [holding.waited], sent_ahead=MIB, answers=holding.answers)
+    yield alone("mem-slow/408", [holding.waited], sent_ahead=_AHEAD, answers=holding.answers)
 
 
 def idle(servers: Servers, effort: Effort) -> Iterator[Figure]:

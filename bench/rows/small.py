@@ -18,8 +18,8 @@ from tests.site import Site
 
 SIZE = 4096
 RUNS = 32
-MLFLOW_SECONDS = 5.0
-"""A round of MLflow at least: at 32 connections its answers take a second and more."""
+MLFLOW_SECONDS = 8.0
+"""A round of MLflow at least: at 32 connections its answers take seconds on a slow machine."""
 FILES = 1000
 BOUNDARY = "offload-bench"
 PATH = f"/v1/namespaces/{NAMESPACE}/agentruns/run-RUN/artifacts"
@@ -151,7 +151,10 @@ def best_form(servers: Servers, store: StoreAddress, connections: int, effort: E
     for form in MLFLOW_FORMS:
         server = servers.mlflow(store, *form)
         _warm_up(server, connections)
-        rates[form] = _put_mlflow(server, "trial", connections, effort.seconds).rate
+        try:
+            rates[form] = _put_mlflow(server, "trial", connections, effort.seconds).rate
+        except load.NothingDoneError:
+            rates[form] = 0.0
         servers.end(server.pid)
     return max(rates, key=lambda form: rates[form])
 
