@@ -110,7 +110,11 @@ def read_big(servers: Servers, effort: Effort) -> Iterator[Figure]:
 
 def _cpu(programs: dict[str, int], sends: Sends, size: int) -> dict[str, Any]:
     def sending(send: Callable[[], float]) -> Callable[[], float]:
-        return lambda: size / GIB if send() else 0
+        def work() -> float:
+            send()
+            return size / GIB
+
+        return work
 
     return load.cpu_each("s a GiB", programs, {side: sending(send) for side, send in sends.items()})
 

@@ -143,10 +143,8 @@ class Exchange:
             yield
         except httpx.TransportError:
             raise
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-        ) as error:  # endless redirects, content that is not as encoded
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            # Endless redirects, content that is not as encoded.
             raise StrangeAnswerError(
                 f"{request.url} does not answer as an offload server: {error}"
             ) from error

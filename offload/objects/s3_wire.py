@@ -124,9 +124,8 @@ class S3Wire:
                 body = _Body(part, within=self._connection.read_timeout)
                 request = _Request("PUT", location, query, headers, payload, body)
                 async with await self._ask(request) as answer:
-                    if not answer.headers.get(
-                        "ETag"
-                    ):  # as to complete, a PUT can be answered 200 with an error
+                    # As to a request to complete, the answer can be 200 with an error.
+                    if not answer.headers.get("ETag"):
                         raise await _refusal("PUT", answer, otherwise="without an ETag")
                     return answer.headers
 

@@ -65,12 +65,6 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreAddress
         shutil.rmtree(data)
 
 
-@pytest.fixture(scope="module")
-def standin() -> Iterator[StandIn]:
-    with StandIn().running() as running:
-        yield running
-
-
 @pytest.fixture
 def surroundings(
     seaweedfs: StoreAddress, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,7 @@ mode; one patch a second; a run that trips a bug.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,18 +28,6 @@ from offload.services.publish import Outcome
 from tests.publishing import Room, open_schema, publishing_room
 
 CRDS = Path(__file__).parents[1] / "cluster" / "crds"
-
-
-@pytest.fixture(scope="module")
-def standin() -> Iterator[StandIn]:
-    with StandIn().running() as standin:
-        yield standin
-
-
-@pytest.fixture
-def room(standin: StandIn, tmp_path: Path) -> Iterator[Room]:
-    with publishing_room(standin, tmp_path) as room:
-        yield room
 
 
 class Cluster:

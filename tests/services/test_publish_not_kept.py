@@ -4,33 +4,19 @@ Cases: never sent again unchanged, whatever the time; another one is made for it
 another replica published; not remembered without bound.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from offload.cluster.interface import AgentRun
-from offload.cluster.standin.server import StandIn
 from offload.domain.projection import Caps
 from offload.services import publish
 from offload.services.publish import Outcome, Publisher
-from tests.publishing import Room, publishing_room
+from tests.publishing import Room
 
 JANUARY, JUNE = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 6))
-
-
-@pytest.fixture(scope="module")
-def standin() -> Iterator[StandIn]:
-    with StandIn().running() as standin:
-        yield standin
-
-
-@pytest.fixture
-def room(standin: StandIn, tmp_path: Path) -> Iterator[Room]:
-    with publishing_room(standin, tmp_path) as room:
-        yield room
 
 
 class Losing:
