@@ -167,9 +167,11 @@ class Follower:
     def _take(self, change: Listed | Refused) -> None:
         match change:
             case Listed(namespace, uids, began):
-                ran = UNKNOWN_LIST_SECONDS if began is None else self._monotonic() - began
                 with self._index.begin() as tx:
-                    before = clock.now(tx) - timedelta(seconds=ran)
+                    now = clock.now(tx)
+                    # Taken after it: a wait between the two has the list begin too early, never too late.
+                    ran = UNKNOWN_LIST_SECONDS if began is None else self._monotonic() - began
+                    before = now - timedelta(seconds=ran)
                     gone = runs.mark_deleted_except(tx, namespace, uids, before=before)
                 log.info("follow.listed", namespace=namespace, runs=len(uids), gone=gone)
             case Refused(namespace, why):

@@ -3,11 +3,12 @@
 Cases: runs, phases and deletions; runs gone while nobody watched; a run created again; freshness; our own
 writes are no news; what others change is looked at again, ever later while they go on; an index that is away
 loses nothing; caps and schemas that changed; a run that cannot be looked at, or kept, beside others; two
-controllers whose lists come in other orders; what is kept of repairs.
+controllers whose lists come in other orders; a run kept while a list waits; what is kept of repairs.
 """
 
 import string
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 import structlog
 
-from offload.cluster.interface import Change, Fresh, Present
+from offload.cluster.interface import Change, Fresh, Listed, Present
 from offload.cluster.standin.server import StandIn
 from offload.domain.projection import Caps
 from offload.errors import IndexUnavailableError
@@ -290,6 +291,27 @@ def test_two_controllers_whose_lists_come_in_other_orders_never_wait_in_a_circle
     with structlog.testing.capture_logs() as told, ThreadPoolExecutor(2) as threads:
         list(threads.map(follow, ([*one, *other], [*other, *one])))
     assert [line for line in told if line["event"] == "follow.index_unavailable"] == []
+
+
+def test_a_run_that_another_keeps_while_a_list_waits_for_the_index_is_not_gone(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process is frozen, or the one writer of SQLite is at work: being gone is for good."""
+    run = room.create(observe=False)
+    real, listed = Index.begin, Listed(NAMESPACE, frozenset(), time.monotonic())
+
+    def begin(index: Index) -> Any:
+        with real(index) as tx:
+            runs.observe(tx, run.seen)
+        time.sleep(time.monotonic() - listed.began + 0.1)
+        return real(index)
+
+    follower = follower_of(room.index, room, [listed, Fresh()])
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "begin", begin)
+        with following(follower):
+            pass
+    assert room.run(run).deleted_at is None
 
 
 def test_a_change_waits_for_an_index_that_is_away(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
