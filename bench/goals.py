@@ -142,7 +142,7 @@ GOALS = {
         "status of a run that lists its 50 newest of thousands, as compact JSON", BYTES, "at most", 65_536
     ),
     "etcd/spread": Goal(
-        "bytes that etcd writes to its log for 10,000 artifacts, 100 a second over 200 runs in turn, against "
+        "bytes that etcd writes to its log for 5,000 artifacts, 100 a second over 200 runs in turn, against "
         "one patch of status for each artifact",
         *(BYTES, "at most", 1.1),
     ),

@@ -174,6 +174,7 @@ def _cpu(taken: Json) -> str:
     sides = {
         words: ", ".join(f"{name} {_number(taken[side][name])}" for name in taken[side] if taken[side][name])
         for side, words in (("ours", "ours"), ("peer", "the peer's"))
+        if side in taken
     }
     return f" CPU, {taken['unit']}: {'; '.join(f'{words} {said}' for words, said in sides.items())}."
 

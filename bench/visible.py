@@ -1,15 +1,17 @@
 """Uploads at a steady rate, and when each pointer is seen in status."""
 
+import http.client
 import itertools
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from multiprocessing.connection import Connection
 from pathlib import Path
-
-import httpx
 
 from offload.cluster.interface import Present
 from offload.cluster.kubernetes import KubernetesCluster
@@ -28,27 +30,47 @@ class Watch:
 
 @contextmanager
 def watching(kubeconfig: Path, namespace: str) -> Iterator[Watch]:
-    """Watch the AgentRuns of a namespace, as any other client of the API server would."""
-    watch, stop = Watch(), threading.Event()
-    cluster = KubernetesCluster.from_config(str(kubeconfig), [namespace])
+    """Watch the AgentRuns of a namespace, as any other client of the API server would.
 
-    def follow() -> None:
-        for change in cluster.changes(stop):
-            now = time.monotonic()
-            if isinstance(change, Present):
-                name = change.run.seen.name
-                watch.runs.add(name)
-                for entry in change.run.status.get("artifacts") or ():
-                    watch.seen.setdefault((name, entry["name"]), now)
+    In a process of its own: what it sees must not wait for the senders' turn at Python's lock.
+    """
+    watch, processes = Watch(), multiprocessing.get_context("spawn")
+    reading, writing = processes.Pipe(duplex=False)
+    process = processes.Process(target=_follow, args=(str(kubeconfig), namespace, writing), daemon=True)
+    process.start()
+    writing.close()
 
-    thread = threading.Thread(target=follow, daemon=True)
+    def read() -> None:
+        with suppress(EOFError):
+            while True:
+                run, name, at = reading.recv()
+                watch.runs.add(run)
+                if name:
+                    watch.seen[run, name] = at
+
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
         yield watch
     finally:
-        stop.set()
-        thread.join(10)
-        cluster.close()
+        process.terminate()
+        process.join()
+        thread.join()
+        reading.close()
+
+
+def _follow(kubeconfig: str, namespace: str, out: Connection) -> None:
+    """Tell of each run, and of each artifact, when it is seen first."""
+    told: set[tuple[str, str]] = set()
+    for change in KubernetesCluster.from_config(kubeconfig, [namespace]).changes(threading.Event()):
+        now = time.monotonic()
+        if isinstance(change, Present):
+            run = change.run.seen.name
+            names = ("", *(entry["name"] for entry in change.run.status.get("artifacts") or ()))
+            for name in names:
+                if (run, name) not in told:
+                    told.add((run, name))
+                    out.send((run, name, now))
 
 
 def send(
@@ -56,20 +78,22 @@ def send(
 ) -> dict[tuple[str, str], float]:
     """Upload `count` artifacts, `rate` a second, to the runs in turn; when each was acknowledged."""
     acknowledged: dict[tuple[str, str], float] = {}
-    began = time.monotonic()
-    limits = httpx.Limits(max_connections=SENDERS, max_keepalive_connections=SENDERS)
+    began, kept = time.monotonic(), threading.local()
 
-    with (
-        httpx.Client(base_url=url, timeout=60, limits=limits) as client,
-        ThreadPoolExecutor(SENDERS) as threads,
-    ):
+    def one(number: int, run: str) -> None:
+        name = f"{int(began)}-{number}.log"
+        # By the standard library's client, since httpx would take as much CPU as the service.
+        if not hasattr(kept, "connection"):
+            kept.connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+        path = f"/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name}"
+        kept.connection.request("PUT", path, f"{name} of {run}".encode())
+        answer = kept.connection.getresponse()
+        answer.read()
+        if answer.status != HTTPStatus.CREATED:
+            raise RuntimeError(f"PUT {path}: {answer.status}")
+        acknowledged[run, name] = time.monotonic()
 
-        def one(number: int, run: str) -> None:
-            name = f"{int(began)}-{number}.log"
-            path = f"/v1/namespaces/{namespace}/agentruns/{run}/artifacts/{name}"
-            client.put(path, content=f"{name} of {run}".encode()).raise_for_status()
-            acknowledged[run, name] = time.monotonic()
-
+    with ThreadPoolExecutor(SENDERS) as threads:
         sent = []
         for number, run in zip(range(count), itertools.cycle(runs)):
             time.sleep(max(0.0, began + number / rate - time.monotonic()))

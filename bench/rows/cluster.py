@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from bench.effort import Effort
+from bench.load import cpu_each
 from bench.measure import Figure, alone, compared
 from bench.servers import Servers
 from bench.visible import delays, send, wait_for, watching
@@ -30,7 +31,7 @@ from tests.site import Site
 
 RUNS, RATE = 200, 100.0
 STEADY_SECONDS = 20
-ETCD_ARTIFACTS = 10_000
+ETCD_ARTIFACTS = 5_000
 
 _numbers = count(1)
 
@@ -39,12 +40,13 @@ def visible(servers: Servers, effort: Effort) -> Iterator[Figure]:
     """How soon a pointer is visible, on the stand-in and on a real API server."""
     rounds = 1 if effort.quick else 3
     with servers.apart() as own:
-        yield from _visible(own.site(own.seaweedfs(), own.database()), "visible/standin", rounds)
+        yield from _visible(own, own.site(own.seaweedfs(), own.database()), "visible/standin", rounds)
     with _control_plane() as plane:
-        with _site(servers, plane) as site:
-            yield from _visible(site, "visible/kubernetes", rounds)
-        with _site(servers, plane) as site:
-            yield from _visible(site, "visible/full-lists", rounds, listed=STATUS_ENTRIES)
+        for name, listed in (("visible/kubernetes", 0), ("visible/full-lists", STATUS_ENTRIES)):
+            with servers.apart() as own:
+                yield from _visible(
+                    own, own.kube_site(own.seaweedfs(), own.database(), plane), name, rounds, listed
+                )
 
 
 def requests(servers: Servers, effort: Effort) -> Iterator[Figure]:
@@ -94,29 +96,39 @@ def _site(servers: Servers, plane: ControlPlane) -> Iterator[KubeSite]:
         yield own.kube_site(own.seaweedfs(), own.database(), plane)
 
 
-def _visible(site: Site, name: str, rounds: int, listed: int = 0) -> list[Figure]:
+def _visible(own: Servers, site: Site, name: str, rounds: int, listed: int = 0) -> list[Figure]:
     """Acknowledged to visible, in each round on runs of its own that list so many already."""
-    site.serve()
-    site.controller()
-    halves, lasts, rates = [], [], []
+    programs = own.programs(site.serve()) | {"`offload controller`": site.controller().process.pid}
+    if isinstance(site, KubeSite):
+        programs |= {"the API server": site.plane.pid("kube-apiserver"), "etcd": site.plane.pid("etcd")}
+    uploads = int(RATE * STEADY_SECONDS)
+    rates: list[float] = []
+
+    def prepared() -> list[str]:
+        runs = _create_runs(site, RUNS)
+        wait_for(lambda: watch.runs.issuperset(runs), 30)
+        if listed:
+            _fill(site, runs, listed)
+        return runs
+
+    def sent(runs: Sequence[str]) -> list[float]:
+        acknowledged = send(site.stage.url, site.stage.namespace, runs, rate=RATE, count=uploads)
+        rates.append(round(uploads / (max(acknowledged.values()) - min(acknowledged.values())), 1))
+        return delays(acknowledged, watch)
+
     with watching(site.kubeconfig, site.stage.namespace) as watch:
-        for number in range(rounds + 1):
-            runs = _create_runs(site, RUNS)
-            wait_for(lambda runs=runs: watch.runs.issuperset(runs), 30)  # type: ignore[misc]
-            if listed:
-                _fill(site, runs, listed)
-            uploads = int(RATE * STEADY_SECONDS)
-            sent = send(site.stage.url, site.stage.namespace, runs, rate=RATE, count=uploads)
-            found = delays(sent, watch)
-            if number:  # the first one warms up
-                halves.append(1000 * found[len(found) // 2])
-                lasts.append(1000 * found[int(len(found) * 0.99)])
-                rates.append(round(uploads / (max(sent.values()) - min(sent.values())), 1))
+        # The first round warms up, and tells what an upload costs.
+        first = prepared()
+        cpu = cpu_each("ms an upload", programs, {"ours": lambda: len(sent(first)) / 1000})
+        found = [sent(prepared()) for _ in range(rounds)]
     config = {
-        "runs": RUNS, "rate": RATE, "acknowledged_rates": rates, "seconds": STEADY_SECONDS,
-        "listed_before": listed,
+        "runs": RUNS, "rate": RATE, "acknowledged_rates": rates[1:], "seconds": STEADY_SECONDS,
+        "listed_before": listed, "cpu": cpu,
     }  # fmt: skip
-    return [alone(f"{name}/p50", halves, **config), alone(f"{name}/p99", lasts, **config)]
+    return [
+        alone(f"{name}/p{percent}", [1000 * one[len(one) * percent // 100] for one in found], **config)
+        for percent in (50, 99)
+    ]
 
 
 def _fill(site: Site, runs: Sequence[str], entries: int) -> None:
