@@ -38,6 +38,12 @@ def _duration(value: object) -> timedelta:
     return duration
 
 
+def _versions(value: object) -> object:
+    if value is None:  # as a key without a value is read: nobody means "for ever" by it
+        raise ValueError("must be a number of versions; got nothing")
+    return value
+
+
 def _rule_name(value: str) -> str:
     if not isinstance(value, str) or not _RULE_NAME.fullmatch(value):
         raise ValueError(f"must be 1 to 63 of a-z, 0-9 and '-', not '-' at either end; got {value!r}")
@@ -74,7 +80,7 @@ class KeepEntry(Entry):
 
     duration: Annotated[timedelta | None, BeforeValidator(_duration)] = Field(None, alias="for")
     since: Annotated[Since, _one_of(Since)] = Since.CREATED
-    last: Annotated[int | None, Field(ge=1)] = None
+    last: Annotated[int | None, BeforeValidator(_versions), Field(ge=1)] = None
 
     @model_validator(mode="before")
     @classmethod

@@ -140,6 +140,10 @@ def _rule(name: str = "a", match: str = "{type: log}", keep: str = "forever", mo
             _rule(keep="{last: '3'}"),
             "rules.yaml:5: rules[0].keep.last: input should be a valid integer; got '3'",
         ),
+        (
+            _rule(keep="{last: }"),
+            "rules.yaml:5: rules[0].keep.last: must be a number of versions; got nothing",
+        ),
         (_rule(keep="{last: true}"), "rules.yaml:5: rules[0].keep.last: input should be a valid integer"),
         (_rule(more="  because: x\n"), "rules.yaml:6: rules[0].because: is not a known key"),
         (
