@@ -189,7 +189,11 @@ class Settings(BaseSettings):
     retention_file: Path | None = Field(
         None, description="Retention rules (YAML); unset: everything is kept for ever."
     )
-    sweep_every: Duration = Field(timedelta(hours=1), description="How often the controller sweeps.")
+    sweep_every: Duration = Field(
+        timedelta(hours=1),
+        ge=timedelta(seconds=10),
+        description="How often the controller sweeps; each sweep reads every run that has artifacts stored.",
+    )
     orphan_grace: Duration = Field(
         timedelta(hours=24),
         ge=timedelta(hours=1),

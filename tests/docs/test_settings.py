@@ -1,7 +1,8 @@
 """docs/settings.md says what `offload.settings.Settings` says.
 
 Cases: every setting has its row, with every name, its default, its unit and its reason, and no row is left
-over; variables without our prefix set nothing; the memory for uploads holds the largest one's window.
+over; variables without our prefix set nothing; the memory for uploads holds the largest one's window; sweeps
+have a pause between them.
 """
 
 import re
@@ -108,3 +109,12 @@ def test_one_upload_never_needs_more_than_the_memory_for_all(
     assert load_settings(upload_memory=least).upload_memory == least
     with pytest.raises(ConfigError, match=f"upload_memory: must be at least {least // MIB} MiB"):
         load_settings(upload_memory=least - 1)
+
+
+@pytest.mark.parametrize("every", ["0s", "500ms", "9s"])
+def test_sweeps_that_follow_each_other_without_a_pause_are_refused(
+    every: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFLOAD_SWEEP_EVERY", every)
+    with pytest.raises(ConfigError, match=r"^OFFLOAD_SWEEP_EVERY: "):
+        load_settings()
