@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from offload import metrics
 from offload.controller.dispatch import Dispatcher
 from offload.controller.jobs import Job, JobLoop
 from offload.controller.loops import Loop
@@ -47,7 +48,6 @@ class Controller:
                 index,
                 publisher,
                 schema,
-                follower,
                 holder=holder,
                 workers=workers,
                 namespaces=namespaces,
@@ -56,7 +56,8 @@ class Controller:
         self._loops += [Loop(job.name, JobLoop(index, job, holder=holder).run) for job in jobs]
 
     def start(self) -> None:
-        """Start every loop."""
+        """Start every loop, and tell how old the watch is from now on, whatever else fails."""
+        metrics.WATCH_AGE.set_function(self._follower.age)
         for loop in self._loops:
             loop.start()
 

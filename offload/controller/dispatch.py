@@ -12,7 +12,6 @@ import structlog
 from offload import metrics
 from offload.domain.run import Run
 from offload.index import Index, publishing
-from offload.services.follow import Follower
 from offload.services.publish import Outcome, Publisher
 from offload.services.schema import ServedSchema
 
@@ -42,14 +41,13 @@ class Dispatcher:
         index: Index,
         publisher: Publisher,
         schema: ServedSchema,
-        follower: Follower,
         *,
         holder: str,
         workers: int,
         namespaces: Sequence[str],
     ) -> None:
         """`workers` publishes run at a time, of runs in `namespaces` (none: all)."""
-        self._index, self._publisher, self._schema, self._follower = index, publisher, schema, follower
+        self._index, self._publisher, self._schema = index, publisher, schema
         self._holder, self._workers, self._namespaces = holder, workers, tuple(namespaces)
         self._pace, self._suspects_pace = Pace(workers), Pace(workers)
         # Where the last publish met an outage. It may be this namespace's own, as a webhook's is.
@@ -133,7 +131,6 @@ class Dispatcher:
             oldest = publishing.oldest_dirty(tx, self._namespaces)
         self._looked_at = time.monotonic()
         metrics.OLDEST_DIRTY.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0)
-        metrics.WATCH_AGE.set(self._follower.age())
         return oldest
 
 

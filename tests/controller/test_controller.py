@@ -7,6 +7,7 @@
 - an unusable schema is told, and publishing starts once it is mended
 - a controller that rewrites status is answered at most once a second, and status is ours soon after
 - runs of namespaces that are not watched are neither claimed nor counted as waiting
+- how old the watch is is told also where nothing is published
 """
 
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from offload import metrics
 from offload.cluster.interface import AgentRun
@@ -165,10 +167,7 @@ class Scripted:
 def dispatching(room: Room, script: Callable[[Run], Outcome], *, workers: int) -> Iterator[Scripted]:
     publisher = Scripted(room, script)
     room.schema.refresh()
-    follower = room.follower(publisher=None)
-    dispatcher = Dispatcher(
-        room.index, publisher, room.schema, follower, holder=HOLDER, workers=workers, namespaces=[]
-    )
+    dispatcher = Dispatcher(room.index, publisher, room.schema, holder=HOLDER, workers=workers, namespaces=[])
     loop = Loop("publish", dispatcher.run)
     loop.start()
     try:
@@ -297,8 +296,7 @@ def test_a_failed_claim_of_suspects_keeps_no_other_run(room: Room, monkeypatch: 
     cluster = Faulty(room)
     schema = ServedSchema(cluster, caps=Caps())
     publisher = room.publisher(cluster=cluster)
-    follower = Follower(room.index, cluster, room.echoes, schema, publisher=publisher)
-    dispatcher = Dispatcher(room.index, publisher, schema, follower, holder=HOLDER, workers=4, namespaces=())
+    dispatcher = Dispatcher(room.index, publisher, schema, holder=HOLDER, workers=4, namespaces=())
     dispatcher._suspects.add("elsewhere")
     monkeypatch.setattr(publishing, "claim", failing)
     with pytest.raises(IndexUnavailableError):
@@ -317,9 +315,8 @@ def test_a_run_of_a_namespace_that_is_not_watched_does_not_wait(
     monkeypatch.setattr(publishing, "claim", lambda *_, **given: claims.append(given) or [])
     monkeypatch.setattr(metrics.OLDEST_DIRTY, "set", looks.append)
     publisher = room.publisher()
-    follower = room.follower(publisher=publisher)
     dispatcher = Dispatcher(
-        room.index, publisher, room.schema, follower, holder=HOLDER, workers=4, namespaces=["elsewhere"]
+        room.index, publisher, room.schema, holder=HOLDER, workers=4, namespaces=["elsewhere"]
     )
     loop = Loop("publish", dispatcher.run)
     loop.start()
@@ -329,6 +326,24 @@ def test_a_run_of_a_namespace_that_is_not_watched_does_not_wait(
     assert set(looks) == {0}
     assert claims == []
     assert room.run(run).dirty_since is not None
+
+
+def test_how_old_the_watch_is_is_told_where_nothing_is_published(room: Room) -> None:
+    class Heard:
+        seconds = 0.0
+
+        def run(self, stop: threading.Event) -> None:
+            stop.wait()
+
+        def age(self) -> float:
+            return self.seconds
+
+    follower: Any = Heard()
+    controller = Controller(room.index, room.schema, follower, None, holder=HOLDER)
+    controller.start()
+    for follower.seconds in (3.0, 200.0):
+        assert REGISTRY.get_sample_value("offload_watch_age_seconds") == follower.seconds
+    assert controller.stop()
 
 
 def test_what_the_database_said_is_not_told_to_a_probe() -> None:
