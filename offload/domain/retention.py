@@ -199,7 +199,10 @@ class Deletion:
 def plan_run(
     run: Run, artifacts: Iterable[Artifact], policy: Policy, *, now: datetime
 ) -> tuple[Deletion, ...]:
-    """What ends of one run's stored artifacts, in their order. `artifacts` must be all that are stored."""
+    """What ends of one run's stored artifacts, in their order.
+
+    `artifacts` must be all that are stored, or all of some names: other names have no say in theirs.
+    """
     stored = [artifact for artifact in artifacts if artifact.state is State.STORED]
     places = _places(stored)
     deletions = (_deletion(artifact, run, policy, places[artifact.id], now) for artifact in stored)

@@ -1,8 +1,11 @@
 """What a sweep reads and writes: what is stored, what has ended, what may be erased, what is parked."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -10,7 +13,16 @@ import sqlalchemy as sa
 from offload.domain.artifact import Artifact, State
 from offload.domain.run import Run
 from offload.index import clock
-from offload.index.rows import SELECT_ARTIFACT, SELECT_RUN, all_artifacts, all_runs, in_pieces
+from offload.index.dialects import engines_of
+from offload.index.dirty import lock
+from offload.index.rows import (
+    RUN_COLUMNS,
+    SELECT_ARTIFACT,
+    SELECT_RUN,
+    all_artifacts,
+    all_runs,
+    in_pieces,
+)
 from offload.index.schema import artifacts, plans, runs
 from offload.index.tombstones import end
 
@@ -60,6 +72,22 @@ def stored_of(tx: sa.Connection, run_uid: str) -> list[Artifact]:
     """A run's stored artifacts, oldest first."""
     stored = SELECT_ARTIFACT.where(artifacts.c.run_uid == run_uid, artifacts.c.state == State.STORED.value)
     return all_artifacts(tx, stored.order_by(artifacts.c.seq))
+
+
+def versions_to_end(
+    tx: sa.Connection, names: Iterable[tuple[str, str]]
+) -> list[tuple[Run, list[Artifact]]]:
+    """Runs of `names`, which are `(run uid, artifact's name)`, and all stored versions of their names.
+
+    The runs are locked until the transaction ends, so nothing of this changes before.
+    """
+    wanted = sorted(set(names))
+    locked = [Run(*row) for row in lock(tx, {uid for uid, _ in wanted}, RUN_COLUMNS)]
+    engines = engines_of(tx)
+    versions: dict[str, list[Artifact]] = defaultdict(list)
+    for artifact in all_artifacts(tx, _select_versions(engines.words(2)), engines.words_given(wanted)):
+        versions[artifact.run_uid].append(artifact)
+    return [(run, versions[run.uid]) for run in locked]
 
 
 def tombstone(tx: sa.Connection, ids: Iterable[UUID], *, state: State, by: str) -> list[UUID]:
@@ -152,3 +180,9 @@ _SELECT_PLAN = sa.select(
     plans.c.parked_at,
     plans.c.confirmed_at,
 )
+
+
+@cache
+def _select_versions(asked: sa.FromClause) -> sa.Select[Any]:
+    named = (artifacts.c.run_uid == asked.c.first) & (artifacts.c.name == asked.c.second)
+    return SELECT_ARTIFACT.join(asked, named).where(artifacts.c.state == State.STORED.value)

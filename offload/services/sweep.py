@@ -251,7 +251,7 @@ def _carry_out(  # noqa: PLR0913, PLR0917 - what was planned, what bounds it, an
             return done, why
         if not _may_go(done.including(batch), confirmed):
             return done, "the plan grew past its limit while it was carried out; sweep again"
-        done = done.including(_tombstone(index, batch, confirmed))
+        done = done.including(_tombstone(index, policy, made.at, batch, confirmed))
     return done, None
 
 
@@ -267,27 +267,29 @@ def _batches(run_plans: Iterable[RunPlan]) -> Iterator[list[Deletion]]:
         yield batch
 
 
-def _tombstone(index: Index, batch: Iterable[Deletion], confirmed: ParkedPlan | None) -> list[Deletion]:
-    """End what is still stored of `batch`, and answer it.
+def _tombstone(
+    index: Index, policy: Policy, at: datetime, batch: Collection[Deletion], confirmed: ParkedPlan | None
+) -> list[Deletion]:
+    """End what the rules still end of `batch`, as of `at`, and answer it.
 
+    A run may have changed since it was planned: what was superseded then can be all that is left of its name.
     What was `confirmed` shrinks with it: a sweep that goes on later must not end so much once more.
     """
+    planned = {deletion.artifact.id for deletion in batch}
     by_rule: dict[str, list[Deletion]] = defaultdict(list)
-    for deletion in batch:
-        by_rule[deletion.by].append(deletion)
-    ended: list[Deletion] = []
-    for by, deletions in by_rule.items():
-        # One rule a transaction: the index locks runs in order within one call, not across several.
-        with index.begin() as tx:
-            ids = set(
-                sweeping.tombstone(
-                    tx, [deletion.artifact.id for deletion in deletions], state=State.EXPIRED, by=by
-                )
-            )
-            gone = [deletion for deletion in deletions if deletion.artifact.id in ids]
-            if confirmed:
-                total = Total().plus(deletion.artifact for deletion in gone)
-                sweeping.done_of_plan(tx, confirmed.id, count=total.count, bytes=total.bytes)
-        ended += gone
-        metrics.SWEEP_DELETIONS.labels(rule=deletions[0].rule).inc(len(gone))
+    with index.begin() as tx:
+        names = ((deletion.artifact.run_uid, deletion.artifact.name) for deletion in batch)
+        for run, versions in sweeping.versions_to_end(tx, names):
+            for deletion in plan_run(run, versions, policy, now=at):
+                if deletion.artifact.id in planned:
+                    by_rule[deletion.rule].append(deletion)
+        for deletions in by_rule.values():
+            ids = [deletion.artifact.id for deletion in deletions]
+            sweeping.tombstone(tx, ids, state=State.EXPIRED, by=deletions[0].by)
+        ended = [deletion for deletions in by_rule.values() for deletion in deletions]
+        if confirmed:
+            total = Total().plus(deletion.artifact for deletion in ended)
+            sweeping.done_of_plan(tx, confirmed.id, count=total.count, bytes=total.bytes)
+    for rule, deletions in by_rule.items():
+        metrics.SWEEP_DELETIONS.labels(rule=rule).inc(len(deletions))
     return ended

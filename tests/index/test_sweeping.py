@@ -4,6 +4,7 @@
 - ending the current version gives the name to the newest stored one before it
 - bytes may go once a status without the pointer was published, or the run is deleted
 - totals, runs with something stored page by page, and what is stored of one
+- runs and their versions of some names, before they are ended
 - which uids are those of runs, and what the runs are called
 - plans: parked, confirmed, done in part, finished
 """
@@ -147,6 +148,21 @@ def test_totals_and_runs_with_something_stored(given: Any) -> None:
         assert [run.uid for run in first] == [uids[0], uids[2]]
         second = sweeping.runs_with_stored(tx, after=first[-1].uid, limit=2)
         assert [run.uid for run in second] == [uids[3]]
+
+
+def test_all_stored_versions_of_the_names_that_are_asked_for_are_answered_by_run(given: Any) -> None:
+    one, other = given.run(), given.run()
+    old, gone, new = (given.artifact(one.uid, "a", data) for data in (b"1", b"2", b"3"))
+    given.artifact(one.uid, "b")
+    given.artifact(other.uid, "a")
+    alone = given.artifact(other.uid, "b")
+    tombstone(given.index, gone)
+    names = [(other.uid, "b"), (one.uid, "a"), (other.uid, "b"), (other.uid, "none"), ("unknown", "a")]
+    with given.index.begin() as tx:
+        found = sweeping.versions_to_end(tx, names)
+        assert sweeping.versions_to_end(tx, []) == []
+    assert [run for run, _ in found] == [given.get_run(one.uid), given.get_run(other.uid)]
+    assert [{version.id for version in versions} for _, versions in found] == [{old.id, new.id}, {alone.id}]
 
 
 def test_runs_are_known_by_their_uid(given: Any) -> None:
