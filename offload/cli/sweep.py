@@ -41,7 +41,7 @@ def command(
             now=now,
             namespaces=settings.namespaces,
             confirm=confirm,
-            why_stale=lambda: why_watch_is_stale(index),
+            why_stale=lambda: why_watch_is_stale(index, settings.namespaces),
         )
     finally:
         objects.close()

@@ -31,6 +31,8 @@ class Job:
     """Does it; returns soon after the event is set, at shutdown or since the lease was lost."""
     ready: Callable[[], bool] = lambda: True
     """Whether this controller can do it now. Where not, it takes no lease: that would keep others from it."""
+    shared_as: str = ""
+    """What those who do it for each other call it in the index; empty: by its name."""
 
 
 class JobLoop:
@@ -39,6 +41,7 @@ class JobLoop:
     def __init__(self, index: Index, job: Job, *, holder: str) -> None:
         """`holder` names this process among those that share the index."""
         self._index, self._job, self._holder = index, job, holder
+        self._shared_as = job.shared_as or job.name
 
     def run(self, stop: threading.Event) -> None:
         """Go on until `stop` is set. Raises what the job raises, after giving its lease back."""
@@ -52,10 +55,10 @@ class JobLoop:
 
     def _due_in(self) -> float:
         with self._index.read() as tx:
-            return leases.due_in(tx, self._job.name, every=self._job.every).total_seconds()
+            return leases.due_in(tx, self._shared_as, every=self._job.every).total_seconds()
 
     def _take(self) -> bool:
-        name, every = self._job.name, self._job.every
+        name, every = self._shared_as, self._job.every
         with self._index.begin() as tx:
             if not leases.acquire(tx, name, holder=self._holder, lease=LEASE):
                 return False
@@ -81,8 +84,8 @@ class JobLoop:
             renewal.join()
             with self._index.begin() as tx:
                 if succeeded:
-                    leases.done(tx, self._job.name)
-                leases.release(tx, self._job.name, holder=self._holder)
+                    leases.done(tx, self._shared_as)
+                leases.release(tx, self._shared_as, holder=self._holder)
         log.info("job.ended", job=self._job.name, succeeded=succeeded)
 
     def _hold(self, stop: threading.Event, cut_short: threading.Event, finished: threading.Event) -> None:
@@ -95,7 +98,7 @@ class JobLoop:
             elif since > RENEW_SECONDS:
                 try:
                     with self._index.begin() as tx:
-                        held = leases.acquire(tx, self._job.name, holder=self._holder, lease=LEASE)
+                        held = leases.acquire(tx, self._shared_as, holder=self._holder, lease=LEASE)
                 except IndexUnavailableError as error:
                     log.warning("job.lease_not_renewed", job=self._job.name, problem=str(error))
                     continue

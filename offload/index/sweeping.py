@@ -1,7 +1,7 @@
 """What a sweep reads and writes: what is stored, what has ended, what may be erased, what is parked."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -37,6 +37,8 @@ class ParkedPlan:
     count: int
     bytes: int
     policy_digest: str
+    scope: str
+    """Whose it is, where several sweep one index; empty: the one who sweeps all."""
     parked_at: datetime
     confirmed_at: datetime | None
 
@@ -74,9 +76,7 @@ def stored_of(tx: sa.Connection, run_uid: str) -> list[Artifact]:
     return all_artifacts(tx, stored.order_by(artifacts.c.seq))
 
 
-def versions_to_end(
-    tx: sa.Connection, names: Iterable[tuple[str, str]]
-) -> list[tuple[Run, list[Artifact]]]:
+def versions_to_end(tx: sa.Connection, names: Iterable[tuple[str, str]]) -> list[tuple[Run, list[Artifact]]]:
     """Runs of `names`, which are `(run uid, artifact's name)`, and all stored versions of their names.
 
     The runs are locked until the transaction ends, so nothing of this changes before.
@@ -128,7 +128,15 @@ def erased(tx: sa.Connection, ids: Iterable[UUID]) -> None:
         tx.execute(gone.values(erased_at=now))
 
 
-def park(tx: sa.Connection, *, at: datetime, count: int, bytes: int, policy_digest: str) -> UUID:  # noqa: A002 - what it counts
+def park(  # noqa: PLR0913 - each field once
+    tx: sa.Connection,
+    *,
+    at: datetime,
+    count: int,
+    bytes: int,  # noqa: A002 - what it counts
+    policy_digest: str,
+    scope: str = "",
+) -> UUID:
     """Keep a plan until someone confirms it; answers the id to confirm it by."""
     plan_id = uuid4()
     tx.execute(
@@ -137,16 +145,17 @@ def park(tx: sa.Connection, *, at: datetime, count: int, bytes: int, policy_dige
             at=at,
             artifact_count=count,
             total_bytes=bytes,
-            policy_digest=policy_digest,
+            policy_digest=f"{policy_digest}:{scope}" if scope else policy_digest,
             parked_at=clock.now(tx),
         )
     )
     return plan_id
 
 
-def parked(tx: sa.Connection) -> list[ParkedPlan]:
-    """Plans that are not finished, oldest first; confirmed ones included."""
-    return [ParkedPlan(*row) for row in tx.execute(_SELECT_PLAN.order_by(plans.c.parked_at, plans.c.id))]
+def parked(tx: sa.Connection, scope: str = "") -> list[ParkedPlan]:
+    """Plans of a scope that are not finished, oldest first; confirmed ones included."""
+    of_all = (_plan(row) for row in tx.execute(_SELECT_PLAN.order_by(plans.c.parked_at, plans.c.id)))
+    return [plan for plan in of_all if plan.scope == scope]
 
 
 def confirm(tx: sa.Connection, id: UUID) -> ParkedPlan | None:  # noqa: A002 - the column's own name
@@ -154,7 +163,7 @@ def confirm(tx: sa.Connection, id: UUID) -> ParkedPlan | None:  # noqa: A002 - t
     open_plan = sa.update(plans).where(plans.c.id == id, plans.c.confirmed_at.is_(None))
     tx.execute(open_plan.values(confirmed_at=clock.now(tx)))
     row = tx.execute(_SELECT_PLAN.where(plans.c.id == id)).one_or_none()
-    return None if row is None else ParkedPlan(*row)
+    return None if row is None else _plan(row)
 
 
 def done_of_plan(tx: sa.Connection, id: UUID, *, count: int, bytes: int) -> None:  # noqa: A002 - the column's own name, and what it counts
@@ -169,6 +178,13 @@ def done_of_plan(tx: sa.Connection, id: UUID, *, count: int, bytes: int) -> None
 def finish(tx: sa.Connection, id: UUID) -> None:  # noqa: A002 - the column's own name
     """Forget a plan: it was carried out, or is void."""
     tx.execute(sa.delete(plans).where(plans.c.id == id))
+
+
+def _plan(row: Sequence[Any]) -> ParkedPlan:
+    # One column has both. To a release that knows no scopes, a plan of one is a plan of other rules: void.
+    digest, _, scope = row[4].partition(":")
+    fields: list[Any] = [*row[:4], digest, scope, *row[5:]]
+    return ParkedPlan(*fields)
 
 
 _SELECT_PLAN = sa.select(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 from uuid import UUID
 
 from offload import metrics
@@ -23,7 +24,7 @@ from offload.index.sweeping import ParkedPlan
 from offload.objects.interface import Objects
 
 WATCH = "watch"
-"""The periodic job (`leases.done`) of whoever watches runs: every watched namespace was heard just now."""
+"""The periodic job (`job_of`) of whoever watches runs: every watched namespace was heard just now."""
 
 WATCH_AGE = timedelta(minutes=3)
 """Older views of the runs are no ground to delete on; a living watch is heard at least every 50 s."""
@@ -113,22 +114,23 @@ def sweep(  # noqa: PLR0913 - two adapters, the rules, and what bounds them
 
     With `confirm` (or where a confirmed sweep was interrupted) the parked plan is made again for its own time
     and carried out unless it has grown. A plan that waits already is not parked twice. Without `namespaces`
-    all are watched.
+    all are watched. Plans of other `namespaces` are those of other sweeps.
 
     Raises:
-        PlanNotFoundError: no plan waits under the id in `confirm`.
+        PlanNotFoundError: no plan of these namespaces waits under the id in `confirm`.
     """
     if why := why_stale():
         return SweepReport(Outcome.REFUSED, why)
-    confirmed = _confirmed(index, confirm)
+    scope = scope_of(namespaces)
+    confirmed = _confirmed(index, scope, confirm)
     if confirmed and confirmed.policy_digest != policy.digest:
-        _forget_plans(index)
+        _forget_plans(index, scope)
         return SweepReport(
             Outcome.REFUSED, "the rules are not those that the plan was made with; sweep again"
         )
     made = plan(index, policy, now=confirmed.at if confirmed else now, namespaces=namespaces)
     if not _may_go(made, confirmed):
-        waiting = _park(index, made)
+        waiting = _park(index, scope, made)
         why = "it is larger than what was confirmed" if confirmed else "it is beyond the guard"
         return SweepReport(
             Outcome.PARKED, why, made, parked=waiting, erased=erase_ready(index, objects, why_stale=why_stale)
@@ -136,7 +138,7 @@ def sweep(  # noqa: PLR0913 - two adapters, the rules, and what bounds them
     done, why = _carry_out(index, policy, made, confirmed, namespaces, why_stale)
     if why:
         return SweepReport(Outcome.REFUSED, why, made, done)
-    _forget_plans(index)
+    _forget_plans(index, scope)
     return SweepReport(
         Outcome.DONE, None, made, done, erased=erase_ready(index, objects, why_stale=why_stale)
     )
@@ -181,12 +183,32 @@ def erase_artifact(index: Index, artifact_id: UUID, *, by: str) -> Artifact:
     return artifact
 
 
-def why_watch_is_stale(index: Index, *, at_most: timedelta = WATCH_AGE) -> str | None:
-    """Why the index is no ground to delete on: the runs' watch was not heard for `at_most`; or None."""
+def why_watch_is_stale(
+    index: Index, namespaces: Collection[str] = (), *, at_most: timedelta = WATCH_AGE
+) -> str | None:
+    """Why the index is no ground to delete on: no watch of `namespaces` was heard for `at_most`; or None."""
+    # Who watches all namespaces watches these as well.
+    watches = {WATCH, job_of(WATCH, namespaces)}
     with index.read() as tx:
-        if leases.due(tx, WATCH, every=at_most):
-            return f"the watch of runs was not heard for {format_duration(at_most)}; is the controller up?"
+        if all(leases.due(tx, watch, every=at_most) for watch in watches):
+            return (
+                f"the watch of runs was not heard for {format_duration(at_most)}; "
+                "is a controller with the same OFFLOAD_NAMESPACES up?"
+            )
     return None
+
+
+def job_of(name: str, namespaces: Collection[str]) -> str:
+    """What the periodic job `name` is called in the index: each set of watched namespaces has its own."""
+    scope = scope_of(namespaces)
+    return f"{name}:{scope}" if scope else name
+
+
+def scope_of(namespaces: Collection[str]) -> str:
+    """What stands for a set of watched namespaces among those who share an index; empty for all."""
+    # Not the names themselves: hundreds of them do not fit into the key of a job.
+    names = ",".join(sorted(set(namespaces)))
+    return sha256(names.encode()).hexdigest()[:16] if names else ""
 
 
 def _backlog(index: Index) -> int:
@@ -194,13 +216,15 @@ def _backlog(index: Index) -> int:
         return sweeping.unerased_count(tx)
 
 
-def _confirmed(index: Index, confirm: UUID | None) -> ParkedPlan | None:
+def _confirmed(index: Index, scope: str, confirm: UUID | None) -> ParkedPlan | None:
     with index.begin() as tx:
+        waiting = sweeping.parked(tx, scope)
         if confirm is None:
-            return next((plan for plan in sweeping.parked(tx) if plan.confirmed_at), None)
-        confirmed = sweeping.confirm(tx, confirm)
+            return next((plan for plan in waiting if plan.confirmed_at), None)
+        known = any(plan.id == confirm for plan in waiting)
+        confirmed = sweeping.confirm(tx, confirm) if known else None
     if confirmed is None:
-        raise PlanNotFoundError(f"no sweep plan waits under the id {confirm}")
+        raise PlanNotFoundError(f"no sweep plan of the namespaces watched here waits under the id {confirm}")
     return confirmed
 
 
@@ -210,11 +234,11 @@ def _may_go(made: Plan, confirmed: ParkedPlan | None) -> bool:
     return confirmed is not None and not made.exceeds(Total(confirmed.count, confirmed.bytes))
 
 
-def _park(index: Index, made: Plan) -> ParkedPlan:
+def _park(index: Index, scope: str, made: Plan) -> ParkedPlan:
     """The plan that waits: one of the same rules that nobody confirmed yet, else `made`."""
     with index.begin() as tx:
         waits = False
-        for plan in sweeping.parked(tx):
+        for plan in sweeping.parked(tx, scope):
             if plan.policy_digest == made.policy_digest and plan.confirmed_at is None and not waits:
                 waits = True
             else:
@@ -222,14 +246,19 @@ def _park(index: Index, made: Plan) -> ParkedPlan:
         if not waits:
             ends = made.ends
             sweeping.park(
-                tx, at=made.at, count=ends.count, bytes=ends.bytes, policy_digest=made.policy_digest
+                tx,
+                at=made.at,
+                count=ends.count,
+                bytes=ends.bytes,
+                policy_digest=made.policy_digest,
+                scope=scope,
             )
-        return sweeping.parked(tx)[0]
+        return sweeping.parked(tx, scope)[0]
 
 
-def _forget_plans(index: Index) -> None:
+def _forget_plans(index: Index, scope: str) -> None:
     with index.begin() as tx:
-        for plan in sweeping.parked(tx):
+        for plan in sweeping.parked(tx, scope):
             sweeping.finish(tx, plan.id)
 
 

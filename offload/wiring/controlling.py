@@ -27,7 +27,7 @@ from offload.services.orphans import claim_prefix, clean_orphans
 from offload.services.publish import Publisher
 from offload.services.schema import ServedSchema
 from offload.services.strictness import note_strictness
-from offload.services.sweep import WATCH, Outcome, erase_ready, sweep, why_watch_is_stale
+from offload.services.sweep import WATCH, Outcome, erase_ready, job_of, sweep, why_watch_is_stale
 from offload.settings import Settings
 from offload.wiring.adapters import (
     caps_of,
@@ -118,24 +118,22 @@ def _strictness(settings: Settings, index: Index) -> Sequence[Job]:
 
 
 def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follower) -> Sequence[Job]:
-    policy = load_policy(settings)
+    policy, namespaces = load_policy(settings), settings.namespaces
 
     def why_not(stop: threading.Event) -> Callable[[], str | None]:
-        return lambda: "shutting down" if stop.is_set() else why_watch_is_stale(index)
+        return lambda: "shutting down" if stop.is_set() else why_watch_is_stale(index, namespaces)
 
     def watch_is_fresh() -> bool:
         return follower.age() <= WATCH_EVERY.total_seconds()
 
     def sweep_due(stop: threading.Event) -> None:
-        while why_watch_is_stale(index) and not stop.wait(1):
+        while why_watch_is_stale(index, namespaces) and not stop.wait(1):
             pass
         if stop.is_set():
             return
         with index.read() as tx:
             now = clock.now(tx)
-        report = sweep(
-            index, objects, policy, now=now, namespaces=settings.namespaces, why_stale=why_not(stop)
-        )
+        report = sweep(index, objects, policy, now=now, namespaces=namespaces, why_stale=why_not(stop))
         log.info("sweep", outcome=report.outcome.value, why=report.why)
         if report.outcome is Outcome.REFUSED and not stop.is_set():
             raise OffloadError(f"the sweep was refused: {report.why}")
@@ -157,9 +155,15 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
         )
 
     return [
-        # There is nothing to do: that it was done says that some controller's watch is fresh.
-        Job(WATCH, WATCH_EVERY, lambda _stop: None, ready=watch_is_fresh),
-        Job("sweep", settings.sweep_every, sweep_due),
+        # There is nothing to do: that it was done says that the watch of some controller like this is fresh.
+        Job(
+            WATCH,
+            WATCH_EVERY,
+            lambda _stop: None,
+            ready=watch_is_fresh,
+            shared_as=job_of(WATCH, namespaces),
+        ),
+        Job("sweep", settings.sweep_every, sweep_due, shared_as=job_of("sweep", namespaces)),
         Job("erase", ERASE_EVERY, erase_due),
         Job("orphans", settings.orphan_grace, clean),
     ]

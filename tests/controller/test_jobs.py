@@ -2,12 +2,13 @@
 
 - one controller at a time does a job, and every so often; a failure is tried again; shutdown cuts it short
 - one that cannot do it keeps no other from it: sweeps go on while one controller's watch is broken
+- controllers of other namespaces have sweeps of their own
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import pytest
 from offload.controller import Job
 from offload.controller.jobs import JobLoop
 from offload.controller.loops import Loop
+from offload.domain.artifact import State
 from offload.index import Index
 from offload.objects.memory import MemoryObjects
 from offload.services.sweep import WATCH, why_watch_is_stale
 from offload.settings import Settings
 from offload.wiring.controlling import _jobs
 from tests.publishing import eventually, migrated_index
+from tests.services.sweep_world import World
 
 
 @pytest.fixture
@@ -113,16 +116,28 @@ def test_one_that_is_not_ready_keeps_no_other_from_a_job(index: Index) -> None:
 
 
 def test_a_controller_whose_watch_is_broken_does_not_silence_the_others(index: Index) -> None:
-    broken = do_jobs(index, watch_job(index, float("inf")), "broken")
+    broken = do_jobs(index, job_named(WATCH, index, age=float("inf")), "broken")
     time.sleep(0.5)
     assert why_watch_is_stale(index)
-    well = do_jobs(index, watch_job(index, 0.0), "well")
+    well = do_jobs(index, job_named(WATCH, index), "well")
     eventually(lambda: why_watch_is_stale(index) is None)
     end(broken, well)
 
 
-def watch_job(index: Index, age: float) -> Job:
-    """The job of a controller whose watch was last heard so many seconds ago."""
+def test_each_set_of_namespaces_is_swept_though_another_was_just_now(index: Index) -> None:
+    world = World(index)
+    ended = {"expires_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    sent = {name: world.send(world.run(name, name), "log", **ended) for name in ("a", "b")}
+    loops = []
+    for name in ("a", "b"):
+        jobs = [job_named(each, index, namespaces=(name,)) for each in (WATCH, "sweep")]
+        loops += [do_jobs(index, job, name) for job in jobs]
+        eventually(lambda name=name: world.states(sent[name]) == [State.EXPIRED])  # type: ignore[misc]
+    end(*loops)
+
+
+def job_named(name: str, index: Index, *, age: float = 0.0, **settings: Any) -> Job:
+    """A job of a controller whose watch was last heard `age` seconds ago."""
 
     class Heard:
         def age(self) -> float:
@@ -130,5 +145,5 @@ def watch_job(index: Index, age: float) -> Job:
 
     heard: Any = Heard()
     objects: Any = MemoryObjects()
-    settings = Settings(database_url="sqlite:///x", s3_bucket="bucket")
-    return next(job for job in _jobs(settings, index, objects, heard) if job.name == WATCH)
+    wanted = Settings(database_url="sqlite:///x", s3_bucket="bucket", **settings)
+    return next(job for job in _jobs(wanted, index, objects, heard) if job.name == name)

@@ -6,7 +6,7 @@
 - totals, runs with something stored page by page, and what is stored of one
 - runs and their versions of some names, before they are ended
 - which uids are those of runs, and what the runs are called
-- plans: parked, confirmed, done in part, finished
+- plans: parked, confirmed, done in part, finished; each in its scope
 """
 
 from dataclasses import replace
@@ -201,3 +201,15 @@ def test_a_parked_plan_waits_for_its_confirmation(given: Any) -> None:
         sweeping.finish(tx, plan_id)
         assert [plan.id for plan in sweeping.parked(tx)] == [other_id]
         assert sweeping.confirm(tx, plan_id) is None
+
+
+def test_plans_of_a_scope_are_apart(given: Any) -> None:
+    at = given.seen().created_at
+    with given.index.begin() as tx:
+        plain = sweeping.park(tx, at=at, count=1, bytes=1, policy_digest="abc")
+        scoped = sweeping.park(tx, at=at, count=1, bytes=1, policy_digest="abc", scope="123")
+    with given.index.begin() as tx:
+        assert [plan.id for plan in sweeping.parked(tx)] == [plain]
+        [plan] = sweeping.parked(tx, "123")
+        assert (plan.id, plan.policy_digest, plan.scope) == (scoped, "abc", "123")
+        assert sweeping.parked(tx, "456") == []

@@ -31,7 +31,8 @@ def withdraw(stage: Stage) -> None:
 
 def test_a_namespace_without_our_role_holds_up_no_other(kube_site: KubeSite) -> None:
     open_, closed = kube_site.stage, kube_site.another("closed")
-    kube_site.environment["OFFLOAD_NAMESPACES"] = f"{open_.namespace},{closed.namespace}"
+    namespaces = [open_.namespace, closed.namespace]
+    kube_site.environment["OFFLOAD_NAMESPACES"] = ",".join(namespaces)
     port = free_port()
     kube_site.serve()
     kube_site.controller(OFFLOAD_METRICS_PORT=str(port))
@@ -48,14 +49,14 @@ def test_a_namespace_without_our_role_holds_up_no_other(kube_site: KubeSite) -> 
     assert "forbidden" in problems.text
     assert open_.namespace + " " not in problems.text
     assert metrics(port)["offload_watch_refused_namespaces"] == 1
-    assert why_watch_is_stale(kube_site.index)
+    assert why_watch_is_stale(kube_site.index, namespaces)
 
     grant(kube_site, closed)
     until(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz").text == "ok\n")
     assert metrics(port)["offload_watch_refused_namespaces"] == 0
     assert closed.put("demo", "log", b"hello").status_code == 201
     until(lambda: closed.names("demo") == ["log"])
-    until(lambda: why_watch_is_stale(kube_site.index) is None)
+    until(lambda: why_watch_is_stale(kube_site.index, namespaces) is None)
 
 
 def test_a_role_that_is_withdrawn_and_given_again(

@@ -5,7 +5,7 @@ hangs; an index that is missing, has no tables, is newer, is out of reach with a
 that is down, a schema that keeps nothing, one that lowers the cap, permissions that are refused; AgentRuns
 that break the limits; a controller beside this one with other limits; whose the prefix is; settings that
 are risky or unusable; each check by itself: errors, silence, secrets; the command's exit codes and its
-JSON; dirty runs of namespaces that are not watched.
+JSON; dirty runs, plans and watches of namespaces that are not watched.
 """
 
 import json
@@ -32,7 +32,7 @@ from offload.dev.stores import SeaweedFS, StoreAddress
 from offload.domain.keys import MARKER
 from offload.domain.run import SeenRun
 from offload.errors import StoreUnavailableError
-from offload.index import Index, migrate, publishing, runs
+from offload.index import Index, leases, migrate, publishing, runs, sweeping
 from offload.objects.s3 import S3Objects
 from offload.services.doctor import Check, Finding, State, examine, is_broken
 from offload.services.doctor.beside import BesidePart
@@ -40,6 +40,7 @@ from offload.services.doctor.findings import Verdict, ok
 from offload.services.doctor.index import IndexPart
 from offload.services.doctor.store import judge_clock
 from offload.services.orphans import claim_prefix
+from offload.services.sweep import WATCH, job_of, scope_of
 from offload.settings import load_settings
 from offload.wiring import adapters, checkup
 from tests.publishing import migrated_index
@@ -524,11 +525,24 @@ def test_runs_of_namespaces_that_are_not_watched_are_not_behind(tmp_path: Path) 
             runs.observe(tx, SeenRun("u", "left", "run", datetime.now(UTC)))
             publishing.touch(tx, "u")
 
-        def found(*namespaces: str) -> str:
-            checks = IndexPart(lambda: index, publishes=True, namespaces=namespaces).checks()
-            [verdict] = next(check.look() for check in checks if check.name == "publishing")
-            return verdict.found
+        assert verdict_of("publishing", index, "watched").found == "no status is behind"
+        assert verdict_of("publishing", index, "watched", "left").found.startswith("1 runs wait")
+        assert verdict_of("publishing", index).found.startswith("1 runs wait")
 
-        assert found("watched") == "no status is behind"
-        assert found("watched", "left").startswith("1 runs wait")
-        assert found().startswith("1 runs wait")
+
+def test_plans_and_watches_of_other_namespaces_are_not_ours(tmp_path: Path) -> None:
+    with closing(Index.connect(migrated_index(tmp_path))) as index:
+        with index.begin() as tx:
+            leases.done(tx, job_of(WATCH, ["b"]))
+            plan = {"at": datetime.now(UTC), "count": 101, "bytes": 1, "policy_digest": "abc"}
+            parked = sweeping.park(tx, **plan, scope=scope_of(["b"]))
+        for namespace, state in (("a", State.WARNING), ("b", State.OK)):
+            assert verdict_of("watch", index, namespace).state is state
+        assert verdict_of("sweep plans", index, "a").found == "none waits for a person"
+        assert str(parked) in verdict_of("sweep plans", index, "b").remedy
+
+
+def verdict_of(name: str, index: Index, *namespaces: str) -> Verdict:
+    checks = IndexPart(lambda: index, publishes=True, namespaces=namespaces).checks()
+    [verdict] = next(check.look() for check in checks if check.name == name)
+    return verdict

@@ -1,16 +1,21 @@
 """The sweep beside others that share the index, on SQLite and PostgreSQL.
 
 Cases: what changes between the plan and the tombstone: the version that superseded another is erased, a rule
-for what is current takes over.
+for what is current takes over; sweeps of other namespaces: they leave a plan that waits, are not confirmed by
+one, and go by a watch of their own or of all.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
-from offload.domain.artifact import State
+from offload.domain.artifact import Artifact, State
 from offload.domain.retention import KeepFor, KeepForever, KeepLast, Match, Policy, Rule, Total, Version
-from offload.services.sweep import Outcome, erase_artifact
+from offload.errors import PlanNotFoundError
+from offload.index import leases, sweeping
+from offload.services import sweep as service
+from offload.services.sweep import WATCH, Outcome, erase_artifact, job_of, scope_of, why_watch_is_stale
 from tests.services.sweep_world import DAY, World
 
 LAST = Policy((), KeepLast(1))
@@ -45,3 +50,76 @@ def test_what_the_rules_keep_by_then_does_not_end(world: World, policy: Policy) 
     assert world.states([gone, kept]) == [State.EXPIRED, State.STORED]
     assert report.done is not None
     assert report.done.ends == Total(1, 10)
+
+
+def much(world: World, namespace: str, count: int = 101) -> list[Artifact]:
+    return world.send(world.run(namespace, namespace), *(f"n{n}" for n in range(count)))
+
+
+def test_a_plan_that_waits_is_untouched_by_sweeps_of_other_namespaces(world: World) -> None:
+    mine, theirs = much(world, "a"), much(world, "b", 10)
+    parked = world.sweep(namespaces=["a"]).parked
+    assert parked is not None
+
+    assert world.sweep(namespaces=["b"]).outcome is Outcome.DONE
+    more = much(world, "b")
+    other = world.sweep(namespaces=["b"]).parked
+    assert other is not None
+    assert (other.id != parked.id, other.count) == (True, 101)
+    for namespaces in (["b"], ["a", "b"], []):
+        with pytest.raises(PlanNotFoundError):
+            world.sweep(namespaces=namespaces, confirm=parked.id)
+    assert set(world.states(mine)) == {State.STORED}
+
+    assert world.sweep(namespaces=["a"], confirm=parked.id).outcome is Outcome.DONE
+    assert set(world.states(mine + theirs)) == {State.EXPIRED}
+    assert set(world.states(more)) == {State.STORED}
+    with world.index.read() as tx:
+        assert sweeping.parked(tx, scope_of(["b"])) == [other]
+
+
+def test_other_rules_void_no_plan_of_other_namespaces(world: World) -> None:
+    for namespace in ("a", "b"):
+        much(world, namespace)
+    parked = world.sweep(namespaces=["a"]).parked
+    assert parked is not None
+    other = world.sweep(Policy((), KeepFor(timedelta(hours=1))), namespaces=["b"]).parked
+    assert other is not None
+    assert world.sweep(namespaces=["b"], confirm=other.id).outcome is Outcome.REFUSED
+    assert world.sweep(namespaces=["a"], confirm=parked.id).outcome is Outcome.DONE
+
+
+def test_a_confirmed_plan_that_was_interrupted_is_not_continued_in_other_namespaces(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "DELETE_BATCH", 40)
+    mine, theirs = much(world, "a", 300), much(world, "b", 150)
+    parked = world.sweep(namespaces=["a"]).parked
+    assert parked is not None
+    heard = iter([None, None, "the controller is down"])
+    interrupted = world.sweep(namespaces=["a"], confirm=parked.id, why_stale=lambda: next(heard))
+    assert interrupted.outcome is Outcome.REFUSED
+
+    assert world.sweep(namespaces=["b"]).outcome is Outcome.PARKED
+    assert set(world.states(theirs)) == {State.STORED}
+
+    assert world.sweep(namespaces=["a"]).outcome is Outcome.DONE
+    assert set(world.states(mine)) == {State.EXPIRED}
+
+
+def test_a_set_of_namespaces_is_the_same_in_any_order() -> None:
+    assert scope_of(["b", "a", "b"]) == scope_of(("a", "b")) != scope_of(["a"])
+    assert (job_of("sweep", ()), scope_of([])) == ("sweep", "")
+    assert len(job_of("sweep", [f"namespace-{number}" for number in range(1000)])) < 30
+
+
+def test_a_sweep_goes_by_the_watch_of_its_own_namespaces_or_of_all(world: World) -> None:
+    with world.index.begin() as tx:
+        leases.done(tx, job_of(WATCH, ["b"]))
+    assert why_watch_is_stale(world.index, ["b"]) is None
+    assert why_watch_is_stale(world.index, ["a"])
+    assert why_watch_is_stale(world.index, ["a", "b"])
+    assert why_watch_is_stale(world.index)
+    with world.index.begin() as tx:
+        leases.done(tx, WATCH)
+    assert why_watch_is_stale(world.index, ["a"]) is None

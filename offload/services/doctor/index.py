@@ -9,7 +9,7 @@ from offload.domain.quantities import format_size
 from offload.index import Index, clock, leases, migrate, publishing, sweeping
 from offload.services.doctor.findings import Check, Verdict, ok, warning
 from offload.services.doctor.store import judge_clock
-from offload.services.sweep import why_watch_is_stale
+from offload.services.sweep import scope_of, why_watch_is_stale
 
 PART = "index"
 _BEHIND_LONG = timedelta(minutes=5)
@@ -62,7 +62,7 @@ class IndexPart:
         yield judge_clock(there - datetime.now(UTC))
 
     def _watch(self) -> Iterator[Verdict]:
-        stale = why_watch_is_stale(self.index())
+        stale = why_watch_is_stale(self.index(), self.namespaces)
         if stale is None:
             yield ok("a controller watches the cluster")
         else:
@@ -86,7 +86,8 @@ class IndexPart:
 
     def _plans(self) -> Iterator[Verdict]:
         with self.index().read() as tx:
-            waiting = [plan for plan in sweeping.parked(tx) if plan.confirmed_at is None]
+            parked = sweeping.parked(tx, scope_of(self.namespaces))
+        waiting = [plan for plan in parked if plan.confirmed_at is None]
         if not waiting:
             yield ok("none waits for a person")
         for plan in waiting:
