@@ -76,6 +76,7 @@ INDEX_SECONDS = Histogram(
 ORPHANS_REMOVED = Counter(
     "offload_orphans_removed_total", "Objects and open uploads without a row that were removed."
 )
+SWEEPS = Counter("offload_sweeps_total", "Sweeps by outcome.", ["outcome"])
 SWEEP_DELETIONS = Counter(
     "offload_sweep_deletions_total", "Artifacts that got a tombstone, by retention rule.", ["rule"]
 )

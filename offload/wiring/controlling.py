@@ -27,7 +27,15 @@ from offload.services.orphans import claim_prefix, clean_orphans
 from offload.services.publish import Publisher
 from offload.services.schema import ServedSchema
 from offload.services.strictness import note_strictness
-from offload.services.sweep import WATCH, Outcome, erase_ready, job_of, sweep, why_watch_is_stale
+from offload.services.sweep import (
+    WATCH,
+    Outcome,
+    SweepReport,
+    erase_ready,
+    job_of,
+    sweep,
+    why_watch_is_stale,
+)
 from offload.settings import Settings
 from offload.wiring.adapters import (
     caps_of,
@@ -119,6 +127,8 @@ def _strictness(settings: Settings, index: Index) -> Sequence[Job]:
 
 def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follower) -> Sequence[Job]:
     policy, namespaces = load_policy(settings), settings.namespaces
+    for outcome in Outcome:
+        metrics.SWEEPS.labels(outcome=outcome.value)  # there from the start, so that the first one is growth
 
     def why_not(stop: threading.Event) -> Callable[[], str | None]:
         return lambda: "shutting down" if stop.is_set() else why_watch_is_stale(index, namespaces)
@@ -134,7 +144,7 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
         with index.read() as tx:
             now = clock.now(tx)
         report = sweep(index, objects, policy, now=now, namespaces=namespaces, why_stale=why_not(stop))
-        log.info("sweep", outcome=report.outcome.value, why=report.why)
+        _tell(report)
         if report.outcome is Outcome.REFUSED and not stop.is_set():
             raise OffloadError(f"the sweep was refused: {report.why}")
 
@@ -167,3 +177,12 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
         Job("erase", ERASE_EVERY, erase_due),
         Job("orphans", settings.orphan_grace, clean),
     ]
+
+
+def _tell(report: SweepReport) -> None:
+    metrics.SWEEPS.labels(outcome=report.outcome.value).inc()
+    if report.parked:
+        # By every sweep, as long as it waits: the first time may be days ago.
+        log.warning("sweep", outcome=report.outcome.value, why=report.why, plan=str(report.parked.id))
+    else:
+        log.info("sweep", outcome=report.outcome.value, why=report.why)

@@ -3,6 +3,7 @@
 - one controller at a time does a job, and every so often; a failure is tried again; shutdown cuts it short
 - one that cannot do it keeps no other from it: sweeps go on while one controller's watch is broken
 - controllers of other namespaces have sweeps of their own
+- a sweep that parks its plan warns of it by its id, and is counted
 """
 
 import threading
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from offload.controller import Job
 from offload.controller.jobs import JobLoop
 from offload.controller.loops import Loop
 from offload.domain.artifact import State
-from offload.index import Index
+from offload.index import Index, leases
 from offload.objects.memory import MemoryObjects
 from offload.services.sweep import WATCH, why_watch_is_stale
 from offload.settings import Settings
@@ -134,6 +137,24 @@ def test_each_set_of_namespaces_is_swept_though_another_was_just_now(index: Inde
         loops += [do_jobs(index, job, name) for job in jobs]
         eventually(lambda name=name: world.states(sent[name]) == [State.EXPIRED])  # type: ignore[misc]
     end(*loops)
+
+
+def test_a_plan_that_waits_is_told_by_its_id_and_counted(index: Index) -> None:
+    def parked_sweeps() -> float:
+        return REGISTRY.get_sample_value("offload_sweeps_total", {"outcome": "parked"}) or 0
+
+    world = World(index)
+    names = (f"log-{number}" for number in range(101))
+    world.send(world.run(), *names, expires_at=datetime(2026, 1, 1, tzinfo=UTC))
+    with index.begin() as tx:
+        leases.done(tx, WATCH)
+    before = parked_sweeps()
+    with capture_logs() as logged:
+        job_named("sweep", index).run(threading.Event())
+    [plan] = world.parked()
+    [told] = [entry for entry in logged if entry["event"] == "sweep"]
+    assert (told["log_level"], told["plan"], told["outcome"]) == ("warning", str(plan.id), "parked")
+    assert parked_sweeps() == before + 1
 
 
 def job_named(name: str, index: Index, *, age: float = 0.0, **settings: Any) -> Job:
