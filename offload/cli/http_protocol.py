@@ -20,7 +20,6 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.parser = _Parser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -39,25 +38,31 @@ class Protocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def head_without_upgrade(self) -> bytes:
-        """The head of the request that was read last, as it would be of one that asks for nothing."""
+    def past_the_upgrade(self) -> "_Parser":
+        """A new parser that has read the last request's head, as it would be of one that asks for nothing.
+
+        New, because the one that read it takes nothing more where the connection is not to go on.
+        """
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         fields = (b"%s: %s\r\n" % field for field in self.headers if field[0] != b"upgrade")
-        return b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, b"".join(fields))
+        head = b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, b"".join(fields))
+        parser = self.parser = _Parser(self)
+        parser.feed_data(head)
+        return parser
 
 
 class _Parser(httptools.HttpRequestParser):
     def __init__(self, protocol: Protocol) -> None:
         super().__init__(protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         self._protocol = protocol
 
     def feed_data(self, data: Any) -> None:
-        rest = memoryview(data)
+        parser, rest = self, memoryview(data)
         while True:
             try:
-                super().feed_data(rest)
+                httptools.HttpRequestParser.feed_data(parser, rest)
             except httptools.HttpParserUpgrade as ended:
-                super().feed_data(self._protocol.head_without_upgrade())
-                rest = rest[ended.args[0] :]
+                parser, rest = self._protocol.past_the_upgrade(), rest[ended.args[0] :]
             else:
                 return

@@ -1,8 +1,9 @@
 """Requests as they are on the wire, where the parser takes them for others than their senders meant.
 
 Cases: a request that asks to upgrade is served as if it did not, however it is framed and cut into packets
-(PUT, POST, GET, DELETE), its connection goes on, its body is never a request, and an empty field hides no
-other; curl; CONNECT is refused; trailers are no headers, whenever they come.
+(PUT, POST, GET, DELETE), its connection goes on, or ends where it asks for that too, its body is never a
+request, and an empty field hides no other; curl; CONNECT is refused; trailers are no headers, whenever they
+come.
 """
 
 import subprocess
@@ -39,6 +40,26 @@ def test_a_body_is_stored_though_its_request_asks_to_upgrade(
             assert (answer.status, answer.headers.get("Connection")) == (201, None)
             answer.read()
     assert [run.http.get(run.at(name)).content for name in ("a", "b")] == [b"hello"] * 2
+
+
+@pytest.mark.parametrize(
+    ("version", "wish"), [("1.1", "close, Upgrade"), ("1.0", "upgrade"), ("1.0", "keep-alive, upgrade")]
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_body_is_stored_though_its_request_asks_to_upgrade_and_to_end(
+    service: Any, run: Any, read_answer: Callable[..., Any], version: str, wish: str, *, apart: bool
+) -> None:
+    head = service.request("PUT", run.at("x"), f"Connection: {wish}", "Upgrade: h2c", "Content-Length: 5")
+    head = head.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+    with service.connect() as connection:
+        for packet in (head[:-2], head[-2:] + b"he", b"llo") if apart else (head + b"hello",):
+            connection.sendall(packet)
+            time.sleep(0.02)
+        answer = read_answer(connection)
+        assert (answer.status, answer.headers["Connection"]) == (201, "close")
+        answer.read()
+        assert connection.recv(1) == b""
+    assert run.http.get(run.at("x")).content == b"hello"
 
 
 def test_a_body_of_a_request_that_asks_to_upgrade_is_no_request(
