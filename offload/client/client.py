@@ -19,6 +19,7 @@ from offload.client.errors import (
     ClientError,
     NameTakenError,
     SourceChangedError,
+    SourceSpentError,
     StrangeAnswerError,
 )
 from offload.client.exchange import Exchange, Notice, Token, json_of
@@ -220,6 +221,8 @@ class Client:
             except AnswerError as error:
                 if error.problem.status != httpx.codes.EXPECTATION_FAILED:
                     raise
+                if source.spent:  # some proxies refuse what was to be expected once the body is on its way
+                    raise SourceSpentError(f"{error}; {SourceSpentError.remedy}") from error
         return self._exchange.send(
             "PUT",
             path,

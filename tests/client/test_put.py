@@ -192,13 +192,15 @@ def test_a_stream_is_sent_again_after_an_early_refusal(server: Any, client: Clie
     assert server.current == {"a": BIG}
 
 
+@pytest.mark.parametrize("status", [503, 417])
 def test_a_stream_that_was_read_past_what_is_kept_is_not_sent_again(
-    server: Any, client: Client, trouble: Any
+    server: Any, client: Client, trouble: Any, status: int
 ) -> None:
-    server.troubles = [trouble(503)]
+    server.troubles = [trouble(status)]
     with pytest.raises(SourceSpentError, match="can't be read again"):
         client.put(RUN, "a", io.BytesIO(BIG))
     assert len(server.seen) == 1
+    assert server.current == {}
 
 
 def test_a_lost_reply_and_a_retry_give_one_artifact(server: Any, client: Client, trouble: Any) -> None:
