@@ -4,6 +4,10 @@ httptools ends a request that asks to upgrade at its headers, and reads its body
 HttpClient and `curl --http2` ask so with every request.
 """
 
+import fcntl
+import sys
+import termios
+from contextlib import suppress
 from typing import Any
 
 import httptools
@@ -13,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 class Protocol(HttpToolsProtocol):
     """Serves what asks to upgrade as if it did not (RFC 9110, section 7.8), and keeps trailers apart.
 
-    As the extension `offload.abort`, applications can end a connection at once: to close it waits until its
-    peer has taken what is written.
+    By the extension `offload.connection`, applications can learn how many written bytes are `untaken` by the
+    peer, and `abort` the connection: to close it waits until all are taken.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -23,7 +27,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"offload.abort": {"call": self.transport.abort}}
+        connection: dict[object, object] = {"untaken": self._untaken, "abort": self.transport.abort}
+        self.scope["extensions"] = {"offload.connection": connection}
 
     def on_headers_complete(self) -> None:
         if self.parser.get_method() == b"CONNECT":
@@ -37,6 +42,15 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def _untaken(self) -> int:
+        """How many bytes the peer has not taken; 0 once the system has all, and takes more."""
+        waiting: int = self.transport.get_write_buffer_size()
+        if waiting and not self.transport.is_closing():
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            with suppress(OSError):  # where the system does not tell, what waits here must do
+                waiting += int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return waiting
 
     def past_the_upgrade(self) -> "_Parser":
         """A new parser that has read the last request's head, as it would be of one that asks for nothing.

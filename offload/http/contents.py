@@ -179,6 +179,7 @@ class _Bytes(StreamingResponse):
 
     async def stream_response(self, send: Send) -> None:
         objects, artifact, places = self._parts.objects, self._artifact, self._parts.downloads
+        connection = self._request.scope["extensions"]["offload.connection"]
         if places.locked():
             raise TooManyDownloadsError(retry_after=1)
         try:
@@ -186,12 +187,9 @@ class _Bytes(StreamingResponse):
                 places,
                 objects.get(artifact.location, first=self._first, last=self._last) as stream,
             ):
-                await self._pass_on(stream, _timed(send, self._parts.stall_seconds, self._abort))
+                await self._pass_on(stream, _timed(send, self._parts.stall_seconds, **connection))
         except ObjectMissingError:
             await run_in_threadpool(self._parts.browse.refuse_missing, artifact)
-
-    def _abort(self) -> None:
-        self._request.scope["extensions"]["offload.abort"]["call"]()
 
     async def _pass_on(self, stream: AsyncIterator[bytes], send: Send) -> None:
         self.body_iterator = stream
@@ -213,17 +211,30 @@ class _ShortBytes(_Bytes):
         await send({"type": "http.response.body", "body": body})
 
 
-def _timed(send: Send, seconds: float, abort: Callable[[], None]) -> Send:
-    """`send`, which ends a connection whose reader takes nothing for so long: its place is for others."""
+def _timed(send: Send, seconds: float, *, untaken: Callable[[], int], abort: Callable[[], None]) -> Send:
+    """`send`, which ends a connection whose reader takes nothing for so long: its place is for others.
+
+    One that takes little is waited for: it may have megabytes to take before what is sent leaves us.
+    """
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def look(before: int) -> None:
+        nonlocal timer
+        left = untaken()
+        if left and left == before:
+            log.warning("download.stalled", seconds=seconds)
+            abort()  # ends what is being sent, as after a reader that has gone
+        else:
+            timer = loop.call_later(seconds, look, left)
 
     async def send_in_time(message: Message) -> None:
+        nonlocal timer
+        timer = loop.call_later(seconds, look, untaken())
         try:
-            async with asyncio.timeout(seconds):
-                await send(message)
-        except TimeoutError:
-            log.warning("download.stalled", seconds=seconds)
-            abort()
-            await send(message)  # to nobody: what is left is as after a reader that has gone
+            await send(message)
+        finally:
+            timer.cancel()
 
     return send_in_time
 

@@ -6,28 +6,24 @@ exact, weak, list, *); If-Match (412, before either); HEAD of all of them; Conte
 quotes and line ends; what could run is sandboxed; an empty artifact; version= and uid=; a name that was never
 there, an ended one (410 for expired, deleted and lost, with by whom and when), a newer version that ended
 brings the older one back; lost bytes are 410 only where the marker proves it, and the row says so; what the
-sweep ends while it is read is not lost; a client that leaves frees the store's connection, and one that takes
-nothing loses its own, whatever it asked for; more downloads than are given at once (503); a stored stream
-that breaks ends the connection; a store that is away is 503; a presigned redirect where the store has a
-public address; the shortcut answers as the framework does; readers at the same time share a look into the
-index, and its failure; readers of unknown runs hold up no others while the API server hangs.
+sweep ends while it is read is not lost; a stored stream that breaks ends the connection; a store that is away
+is 503; a presigned redirect where the store has a public address; the shortcut answers as the framework does;
+readers at the same time share a look into the index, and its failure; readers of unknown runs hold up no
+others while the API server hangs.
 """
 
 import asyncio
 import hashlib
 import re
-import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from structlog.testing import capture_logs
 
 from offload.domain.artifact import State
 from offload.domain.digests import format_digest
@@ -389,59 +385,6 @@ def test_an_artifact_that_ends_while_it_is_read_is_not_lost(serve: Any) -> None:
     answer = run.http.get(run.at("x"))
     assert (answer.status_code, answer.json()["type"]) == (410, "urn:offload:problem:artifact-expired")
     assert run.history()[0]["endedBy"] == "rule:short"
-
-
-def test_a_client_that_leaves_frees_the_stores_connection(
-    service: Any, run: Any, eventually: Callable[..., None]
-) -> None:
-    run.stored("large", b"x" * 64 * MIB)
-    with service.connect() as connection:
-        connection.sendall(service.request("GET", run.at("large")))
-        assert connection.recv(100).startswith(b"HTTP/1.1 200")
-        eventually(lambda: service.objects.downloads == 1)
-    eventually(lambda: service.objects.downloads == 0)
-
-
-def test_one_download_more_than_are_given_is_503(serve: Any, eventually: Callable[..., None]) -> None:
-    service = serve(download_max_concurrent=1)
-    run = service.run()
-    run.stored("large", b"x" * 64 * MIB)
-    with service.connect() as connection:
-        connection.sendall(service.request("GET", run.at("large")))
-        assert connection.recv(100).startswith(b"HTTP/1.1 200")
-        refused = run.http.get(run.at("large"))
-        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-        assert refused.json()["type"] == "urn:offload:problem:too-many-downloads"
-        assert run.http.head(run.at("large")).status_code == 200
-    eventually(lambda: service.objects.downloads == 0)
-    assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
-
-
-def test_a_reader_that_takes_nothing_loses_its_place_and_its_connection(
-    serve: Any, eventually: Callable[..., None], caplog: pytest.LogCaptureFixture
-) -> None:
-    service = serve(download_max_concurrent=1, upload_stall=timedelta(seconds=1))
-    run = service.run()
-    run.stored("large", b"x" * 64 * MIB)
-    with service.connect() as connection, capture_logs() as logged:
-        connection.sendall(service.request("GET", run.at("large")))
-        assert connection.recv(100).startswith(b"HTTP/1.1 200")
-        assert service.held(connection)
-        eventually(lambda: service.objects.downloads == 0)
-        eventually(lambda: not service.held(connection), 1)
-        assert run.http.get(run.at("large"), headers={"Range": "bytes=0-3"}).content == b"xxxx"
-    assert {line["event"] for line in logged if line["log_level"] != "info"} == {"download.stalled"}
-    assert not caplog.records  # uvicorn's own
-
-
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system cannot")
-def test_answers_that_nobody_takes_are_not_kept(serve: Any, eventually: Callable[..., None]) -> None:
-    service = serve(upload_stall=timedelta(milliseconds=500))
-    with service.connect() as connection:
-        connection.sendall(service.request("GET", "/openapi.json") * 1000)
-        time.sleep(0.2)
-        assert service.held(connection)
-        eventually(lambda: not service.held(connection))
 
 
 class Breaks(MemoryObjects):
