@@ -18,6 +18,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than usual proxies keep theirs, so that it is they who close."""
 
 _LOOK_AGAIN_SECONDS = 0.2
+_LONGEST_TIMEOUT = 2**31 - 1
+"""Milliseconds, some 24 days: what a socket's option holds."""
 
 
 def listen(host: str, port: int, *, stall_seconds: float = 0) -> socket.socket:
@@ -37,7 +39,8 @@ def listen(host: str, port: int, *, stall_seconds: float = 0) -> socket.socket:
     # uvloop and asyncio set this only on sockets that name their protocol.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; a peer that takes nothing is not given up otherwise
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(2000 * stall_seconds))
+        milliseconds = min(round(2000 * stall_seconds), _LONGEST_TIMEOUT)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     listener.set_inheritable(True)
     return listener
 

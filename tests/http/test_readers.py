@@ -1,7 +1,8 @@
 """Readers who leave, take little, take nothing, or are many.
 
 Cases: a client that leaves frees the store's connection; more downloads than are given at once (503); one
-that takes nothing loses its place and its connection, whatever it asked for; one that takes little gets all.
+that takes nothing loses its place and its connection, whatever it asked for; one that takes little gets all;
+a stall that is longer than a socket can be told.
 """
 
 import socket
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+
+from offload.cli import http_server
 
 MIB = 2**20
 
@@ -83,3 +86,7 @@ def test_answers_that_nobody_takes_are_not_kept(serve: Any, eventually: Callable
         time.sleep(0.2)
         assert service.held(connection)
         eventually(lambda: not service.held(connection))
+
+
+def test_a_stall_may_be_longer_than_a_socket_can_be_told() -> None:
+    http_server.listen("127.0.0.1", 0, stall_seconds=30 * 86_400).close()
