@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from offload.errors import InvalidMultipartError, UnsupportedMediaTypeError, UploadTooLargeError
@@ -107,6 +107,9 @@ async def _events(boundary: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[
                 "on_part_end": reader.end,
                 "on_end": reader.all_done,
             },
+            # The reader counts; the parser's own bounds are lower than what is promised.
+            max_header_count=HEADER_BYTES,
+            max_header_size=HEADER_BYTES,
         )
         epilogue = 0
         async for chunk in body:
@@ -117,7 +120,7 @@ async def _events(boundary: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[
             while found:
                 yield found.popleft()
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise InvalidMultipartError(f"the body is not valid multipart/form-data: {error}") from error
     if not reader.complete:
         raise InvalidMultipartError("the body ends before its closing boundary")
@@ -148,6 +151,7 @@ class _Reader:
         field, value = (data.decode("latin-1").strip() for data in (self._field, self._value))
         self._headers[field.lower()] = value
         self._field, self._value = bytearray(), bytearray()
+        self._count(len(": \r\n"))
 
     def headers_finished(self) -> None:
         self._found.append(_Headers(self._headers))

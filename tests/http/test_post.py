@@ -4,11 +4,11 @@ Cases: order and each file's words; one file; the same bytes again (200); some n
 digest or content type among good ones (422, the good ones are stored, the results say which); a store that
 fails for one (503 with Retry-After, worth sending again); all three kinds together; the same name twice; no
 filename; a filename that is no UTF-8, has quotes, slashes; curl's own form; plain fields; broken framing
-before and after a file (what was stored is told); no part; headers past the bound; more parts than are
-taken; not multipart (415); a large part is streamed; a large part that is refused is skipped; 1,000 small
-files; fewer places than files; type and expires are for all; what is wrong for all (an unknown run, its uid,
-type, expires) is told before the body is read; a coding of the body or of a part is refused; If-None-Match
-is for each of the files, other conditions are refused.
+before and after a file (what was stored is told); no part; headers up to the bound and past it; a boundary
+that is too long; more parts than are taken; not multipart (415); a large part is streamed; a large part that
+is refused is skipped; 1,000 small files; fewer places than files; type and expires are for all; what is wrong
+for all (an unknown run, its uid, type, expires) is told before the body is read; a coding of the body or of a
+part is refused; If-None-Match is for each of the files, other conditions are refused.
 """
 
 import asyncio
@@ -193,6 +193,18 @@ def test_a_body_that_cannot_be_read_is_a_problem(service: Any, run: Any, body: b
     answer = _post(run, body)
     assert answer.status_code in {400, 422}
     assert "urn:offload:problem:invalid-multipart" in answer.text
+    service.assert_nothing_left(run)
+
+
+@pytest.mark.parametrize("headers", [{f"X-{n}": "y" for n in range(500)}, {"X-Large": "y" * 16_000}])
+def test_as_many_headers_as_are_promised_are_taken(run: Any, headers: dict[str, str]) -> None:
+    answer = _post(run, _form(("a", b"1", headers)))
+    assert (answer.status_code, run.http.get(run.at("a")).content) == (201, b"1")
+
+
+def test_a_boundary_that_is_too_long_is_a_problem(service: Any, run: Any) -> None:
+    answer = _post(run, b"x", f"multipart/form-data; boundary={'b' * 300}")
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:offload:problem:invalid-multipart")
     service.assert_nothing_left(run)
 
 
