@@ -22,9 +22,9 @@ class Item:
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be sent, what cannot be, and what is passed over."""
+    """What is to be sent, by name, what cannot be, and what is passed over."""
 
-    items: list[Item] = field(default_factory=list)
+    items: dict[str, Item] = field(default_factory=dict)
     problems: list[OffloadError] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
 
@@ -85,11 +85,11 @@ def _name(name: str, path: Path | None, made: Plan) -> None:
     except OffloadError as error:
         made.problems.append(error)
         return
-    other = next((item for item in made.items if item.name == name), None)
+    other = made.items.get(name)
     if other:
         made.problems.append(ConfigError(f"{other.path} and {path} would both be named {name!r}"))
     else:
-        made.items.append(Item(name, path))
+        made.items[name] = Item(name, path)
 
 
 def _files_below(folder: Path, above: frozenset[tuple[int, int]], made: Plan) -> Iterator[Path]:

@@ -71,7 +71,8 @@ def command(  # noqa: PLR0913, PLR0917 - the command line's options
         _check(options)
         planned = _planned(paths, name, best_effort=best_effort)
         with connect(url, token_file, retry_for=retry_for) as client:
-            code = _send(client, run, planned.items, options, jobs=jobs, as_json=as_json)
+            items = list(planned.items.values())
+            code = _send(client, run, items, options, jobs=jobs, as_json=as_json)
     except OffloadError as error:
         if not best_effort:
             raise

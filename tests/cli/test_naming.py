@@ -1,18 +1,19 @@
 """What `offload put` sends, and under which names.
 
 Cases: files, folders with nested files, `.` and links as folders; patterns, of which the shell knows nothing;
-links to files, to nothing, back up and beside; a folder that cannot be read; special files; equal names;
-names that break a rule; standard input.
+links to files, to nothing, back up and beside; a folder that cannot be read; special files; equal names, and
+many; names that break a rule; standard input.
 """
 
 import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from offload.cli.naming import Plan, plan
+from offload.cli.naming import Item, Plan, plan
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def names(made: Plan) -> list[str]:
     assert made.problems == []
-    return [item.name for item in made.items]
+    return list(made.items)
 
 
 def test_a_file_is_named_by_its_base_name() -> None:
@@ -109,7 +110,7 @@ def test_a_folder_that_cannot_be_read_is_a_problem_and_the_rest_is_sent(
 
     monkeypatch.setattr(Path, "iterdir", guarded)
     made = plan(["out"], name=None)
-    assert [item.name for item in made.items] == ["out/.hidden", "out/x"]
+    assert list(made.items) == ["out/.hidden", "out/x"]
     assert [str(problem) for problem in made.problems] == [
         f"{Path('out/sub').resolve()} cannot be read: Permission denied"
     ]
@@ -135,6 +136,22 @@ def test_equal_names_are_a_problem(paths: list[str]) -> None:
     assert "would both be named" in str(plan(paths, name=None).problems[0])
 
 
+def test_a_name_is_not_held_against_each_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    class Watched(Item):
+        def __getattribute__(self, attribute: str) -> Any:
+            nonlocal looks
+            looks += 1
+            return super().__getattribute__(attribute)
+
+    monkeypatch.setattr("offload.cli.naming.Item", Watched)
+    for number in range(300):
+        Path(f"out/{number}").touch()
+    assert len(names(plan(["out"], name=None))) == 303
+    assert looks < 3000
+
+
 def test_a_name_that_is_no_utf8_is_a_problem(folder: Path) -> None:
     (Path(os.fsdecode(os.fsencode(folder / "out") + b"/\xff"))).touch()
     assert "must be UTF-8" in str(plan(["out"], name=None).problems[0])
@@ -143,5 +160,5 @@ def test_a_name_that_is_no_utf8_is_a_problem(folder: Path) -> None:
 def test_standard_input_is_named_by_the_option() -> None:
     made = plan(["-"], name="all.txt")
     assert names(made) == ["all.txt"]
-    assert made.items[0].path is None
+    assert made.items["all.txt"].path is None
     assert "needs --name" in str(plan(["-"], name=None).problems[0])
