@@ -40,12 +40,14 @@ def fetch(
 ) -> Content:
     """Write the bytes at `path` to `target`; the contract is `Client.download`'s."""
     patience = exchange.patience()
-    content = None
+    content, redirected = None, False
     with closing(_sink(target)) as sink:
         while content is None or sink.taken < content.size_bytes:
             before = sink.taken
             try:
-                with exchange.stream(path, params, _rest_of(content, sink.taken)) as response:
+                wanted = _rest_of(content, sink.taken, redirected=redirected)
+                with exchange.stream(path, params, wanted) as response:
+                    redirected = bool(response.history)
                     if content is None:
                         content = _announced(response)
                         sink.begin(content)
@@ -203,33 +205,39 @@ class _FileSink:
             self._part.unlink(missing_ok=True)
 
 
-def _rest_of(content: Content | None, taken: int) -> dict[str, str]:
+def _rest_of(content: Content | None, taken: int, *, redirected: bool) -> dict[str, str]:
     # Ranges are of the bytes as stored; a compressed transfer would have others.
     headers = {"Accept-Encoding": "identity"}
     if content and taken:
-        headers |= {"Range": f"bytes={taken}-", "If-Range": f'"{content.sha256.hex()}"'}
+        headers["Range"] = f"bytes={taken}-"
+        if not redirected:  # to the store, whose tag is another: it would give the whole
+            headers["If-Range"] = f'"{content.sha256.hex()}"'
     return headers
 
 
 def _announced(response: httpx.Response) -> Content:
-    # After a redirect to the store, the digest is in the server's own answer.
-    for answer in (response, *response.history):
-        match = _SHA256.search(answer.headers.get("Repr-Digest", ""))
-        if match:
-            break
     length = response.headers.get("Content-Length", "")
-    if not match or not length.isdecimal():
-        raise StrangeAnswerError(f"{response.request.url} announces no length and SHA-256")
+    if not length.isdecimal():
+        raise StrangeAnswerError(f"{response.request.url} announces no length")
     return Content(
         size_bytes=int(length),
-        sha256=base64.b64decode(match[1]),
+        sha256=_announced_sha256(response),
         content_type=response.headers.get("Content-Type", "application/octet-stream"),
     )
 
 
+def _announced_sha256(response: httpx.Response) -> bytes:
+    # After a redirect to the store, the digest is in the server's own answer.
+    for answer in (response, *response.history):
+        match = _SHA256.search(answer.headers.get("Repr-Digest", ""))
+        if match:
+            return base64.b64decode(match[1])
+    raise StrangeAnswerError(f"{response.request.url} announces no SHA-256")
+
+
 def _check_place(response: httpx.Response, content: Content, sink: _Sink) -> None:
     """See that what comes continues what is there; the whole comes again where the server gives no ranges."""
-    if response.status_code == httpx.codes.PARTIAL_CONTENT:
+    if response.status_code == httpx.codes.PARTIAL_CONTENT and _announced_sha256(response) == content.sha256:
         match = _RANGE_START.match(response.headers.get("Content-Range", ""))
         if not match or int(match[1]) != sink.taken:
             raise StrangeAnswerError(f"{response.request.url} answers another range than was asked for")

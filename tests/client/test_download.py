@@ -1,9 +1,10 @@
 """`Client.download` against a real HTTP server.
 
 Cases: a file and a stream; an older version by id; an empty artifact; a connection cut on the way, and one
-cut so often that the download is given up and taken up by the next call; bytes that are not those announced;
-a newer version that comes in between; two downloads of one target; an artifact that is not there; targets
-that are a fifo, a link, a file with a mode of its own, or have a long name.
+cut so often that the download is given up and taken up by the next call; the same where a store gives the
+bytes; bytes that are not those announced; a newer version that comes in between; two downloads of one target;
+an artifact that is not there; targets that are a fifo, a link, a file with a mode of its own,
+or have a long name.
 """
 
 import fcntl
@@ -86,6 +87,20 @@ def test_a_cut_connection_is_resumed_where_it_ended(
     assert [seen.headers.get("range") for seen in server.seen[1:]] == [None, "bytes=100000-", "bytes=300000-"]
 
 
+@pytest.mark.parametrize("to", ["file", "stream"])
+@pytest.mark.usefixtures("stored")
+def test_what_a_store_gives_is_resumed_where_it_ended(
+    server: Any, client: Client, trouble: Any, tmp_path: Path, to: str
+) -> None:
+    server.redirects, server.troubles = True, [None, trouble(cut_after=100_000)]
+    target, moves = tmp_path / "a.bin" if to == "file" else io.BytesIO(), []
+    client.download(RUN, "dir/a.bin", target, progress=lambda taken, _: moves.append(taken))
+    assert moves == sorted(moves)
+    got = target.read_bytes() if to == "file" else target.getvalue()
+    assert got == CONTENT
+    assert [seen.headers.get("range") for seen in server.seen[1:]] == [None, None] + ["bytes=100000-"] * 2
+
+
 @pytest.mark.usefixtures("stored")
 def test_the_next_call_goes_on_where_the_last_gave_up(server: Any, trouble: Any, tmp_path: Path) -> None:
     server.troubles = [trouble(cut_after=100_000)]
@@ -121,15 +136,19 @@ def test_a_damaged_part_of_an_earlier_call_is_found_out_and_removed(
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("redirects", [False, True])
 @pytest.mark.usefixtures("stored")
-def test_a_newer_version_in_between_is_not_mixed_in(server: Any, trouble: Any, tmp_path: Path) -> None:
-    server.troubles = [trouble(cut_after=100_000)]
+def test_a_newer_version_in_between_is_not_mixed_in(
+    server: Any, trouble: Any, tmp_path: Path, redirects: bool
+) -> None:
+    server.redirects = redirects
+    server.troubles = [None, trouble(cut_after=100_000)] if redirects else [trouble(cut_after=100_000)]
     notices = []
 
     def store_newer(line: str) -> None:
         notices.append(line)
         with Client(server.url) as other:
-            other.put(RUN, "dir/a.bin", b"newer")
+            other.put(RUN, "dir/a.bin", CONTENT[::-1])
 
     with (
         Client(server.url, notice=store_newer) as watched,
