@@ -3,8 +3,10 @@
 import base64
 import fcntl
 import hashlib
+import io
 import os
 import re
+import select
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -118,7 +120,7 @@ class _StreamSink:
 
     def take(self, piece: bytes) -> None:
         assert self._stream is not None  # noqa: S101 - begin comes first
-        self._stream.write(piece)
+        _write(self._stream, piece)
         self._digest.update(piece)
         self.taken += len(piece)
 
@@ -203,6 +205,22 @@ class _FileSink:
         self._file.close()
         if self._part and not self.taken:
             self._part.unlink(missing_ok=True)
+
+
+def _write(stream: BinaryIO | io.RawIOBase, piece: bytes) -> None:
+    """Write all of `piece`: a raw stream may take a part of it, and one that does not block nothing."""
+    if not isinstance(stream, io.RawIOBase):
+        stream.write(piece)
+        return
+    left = memoryview(piece)
+    while left:
+        taken = stream.write(left)
+        if taken is None:
+            ready = select.poll()
+            ready.register(stream, select.POLLOUT)
+            ready.poll()
+        else:
+            left = left[taken:]
 
 
 def _rest_of(content: Content | None, taken: int, *, redirected: bool) -> dict[str, str]:

@@ -3,7 +3,7 @@
 Cases: a file and a stream; an older version by id; an empty artifact; a connection cut on the way, and one
 cut so often that the download is given up and taken up by the next call; the same where a store gives the
 bytes; bytes that are not those announced; a newer version that comes in between; two downloads of one target;
-an artifact that is not there; targets that are a fifo, a link, a file with a mode of its own,
+an artifact that is not there; targets that are a fifo, a raw stream, a link, a file with a mode of its own,
 or have a long name.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,25 @@ def test_an_open_pipe_is_written_into_by_its_name_under_proc(client: Client) -> 
             reader = threading.Thread(target=lambda: got.append(reads.read()), daemon=True)
             reader.start()
             client.download(RUN, "dir/a.bin", f"/proc/self/fd/{writes.fileno()}")
+        reader.join(10)
+    assert got == [CONTENT]
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_raw_stream_that_takes_a_part_or_nothing_gets_all(client: Client) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    got = []
+
+    def read() -> None:
+        time.sleep(0.2)  # meanwhile the pipe is full
+        got.append(reads.read())
+
+    with os.fdopen(ours, "rb") as reads:
+        with os.fdopen(theirs, "wb", buffering=0) as writes:
+            reader = threading.Thread(target=read, daemon=True)
+            reader.start()
+            client.download(RUN, "dir/a.bin", writes)
         reader.join(10)
     assert got == [CONTENT]
 
