@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
@@ -54,8 +55,9 @@ def as_stored(schema: Schema, value: Any) -> Any:
 def takes(schema: Schema, value: Any) -> bool:
     """Whether `value`, as stored, is valid.
 
-    CEL rules and formats of strings are the API server's to judge, and so are patterns that repeat a group:
-    Python would try every way to split a value among the repetitions, RE2 does not.
+    CEL rules and formats of strings are the API server's to judge, and so are patterns of many lines, with
+    classes by name, or that repeat a group: Python would try every way to split a value among the
+    repetitions, RE2 does not.
     """
     if value is None or not schema:
         return not schema or bool(schema.get("nullable"))
@@ -82,7 +84,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 _Judge = Callable[[Schema, Any], bool]
 _COMBINED = frozenset({"allOf", "anyOf", "oneOf", "not"})
-_REPEATED_GROUP = re.compile(r"\)[*+{]|\[\[:")
+_NOT_JUDGED = re.compile(r"\)[*+{]|\[:\^?\w+:\]|\(\?\w*m")
+_END = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\$")
+"""The end of a pattern's text, behind what may hold a dollar that means itself."""
 
 
 def _is_of(schema: Schema, value: Any) -> bool:
@@ -113,13 +117,21 @@ def _takes_object(schema: Schema, value: Mapping[str, Any]) -> bool:
 def _takes_text(schema: Schema, value: str) -> bool:
     if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
         return False
-    pattern = schema.get("pattern")
-    if not pattern or _REPEATED_GROUP.search(pattern):
-        return True
+    pattern = _pattern(schema.get("pattern") or "")
+    return pattern is None or pattern.search(value) is not None
+
+
+@cache
+def _pattern(written: str) -> re.Pattern[str] | None:
+    """As RE2 reads it; None where it is not judged here."""
+    if _NOT_JUDGED.search(written):
+        return None
+    # RE2's classes are ASCII, and its `$` is not before a last line's end.
+    written = _END.sub(lambda found: found[1] or r"\Z", written)
     try:
-        return re.search(pattern, value) is not None
+        return re.compile(written, re.ASCII)
     except re.error:  # RE2 has words that Python has not
-        return True
+        return None
 
 
 def _takes_number(schema: Schema, value: float) -> bool:

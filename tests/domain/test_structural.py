@@ -71,7 +71,11 @@ def test_what_is_stored(schema: dict[str, Any], value: Any, stored: Any) -> None
         ({**TEXT, "pattern": "^a"}, ["ab"], ["ba"]),
         ({**TEXT, "pattern": r"^\pL"}, ["1"], []),  # RE2 knows classes that Python does not: not judged here
         ({**TEXT, "pattern": "^(a+)+$"}, ["a" * 64 + "b"], []),  # would never end
-        ({**TEXT, "pattern": "^[[:digit:]]$"}, ["x"], []),
+        ({**TEXT, "pattern": "^[a-c[:digit:]]$"}, ["x"], []),
+        ({**TEXT, "pattern": "(?m)^a$"}, ["a\nb"], []),
+        # As RE2 has it: classes are ASCII, and a dollar is the end.
+        ({**TEXT, "pattern": r"^[\w./-]+$"}, ["logs/a_1.log"], ["übersicht.log", "a\n"]),
+        ({**TEXT, "pattern": r"^\d\s[$]\$$"}, ["1 $$"], ["\u0661 $$", "1\u00a0$$", "1 $$\n", "1 $"]),
         ({"type": "integer", "minimum": 0, "maximum": 9}, [0, 9], [-1, 10]),
         (
             {
