@@ -3,11 +3,19 @@
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 
 from offload.errors import InvalidDigestError
 
 _LENGTHS = {"sha-256": 32, "sha-512": 64}
-_MEMBER = re.compile(r"[ \t]*([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/=]*):[ \t]*")
+_FORM = "must look like sha-256=:BASE64:"
+_BYTES = r":[A-Za-z0-9+/=]*:"
+_KEY = r"[a-z*][a-z0-9_.*-]*"
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+_ITEM = rf'(?:{_BYTES}|%?{_TEXT}|[^\s",;:()][^\s",;()]*)'
+_MEMBER = re.compile(
+    rf'[ \t]*({_KEY})(?:=({_ITEM}|\((?:{_TEXT}|[^"()])*\)))?(?:; *{_KEY}(?:={_ITEM})?)*[ \t]*(?:,(?=.)|\Z)'
+)
 
 
 def parse_digests(field: str, value: str) -> dict[str, bytes]:
@@ -19,15 +27,15 @@ def parse_digests(field: str, value: str) -> dict[str, bytes]:
         InvalidDigestError: the syntax is wrong, or a digest has not its algorithm's length.
     """
     digests: dict[str, bytes] = {}
-    for member in value.split(","):
-        match = _MEMBER.fullmatch(member)
-        if not match:
-            raise InvalidDigestError(field, "must look like sha-256=:BASE64:", value)
-        algorithm, encoded = match.groups()
+    for algorithm, given in _members(field, value):
         if algorithm not in _LENGTHS:
             continue
+        if not given.startswith(":"):
+            raise InvalidDigestError(field, _FORM, value)
+        encoded = given.strip(":")
         try:
-            digest = base64.b64decode(encoded, validate=True)
+            # The padding may be missing (RFC 9651, section 4.2.7).
+            digest = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
         except binascii.Error as error:
             raise InvalidDigestError(field, "must hold base64 between colons", value) from error
         if len(digest) != _LENGTHS[algorithm]:
@@ -39,3 +47,14 @@ def parse_digests(field: str, value: str) -> dict[str, bytes]:
 def format_digest(sha256: bytes) -> str:
     """`sha-256=:BASE64:`, the value of a `Repr-Digest` field."""
     return f"sha-256=:{base64.b64encode(sha256).decode('ascii')}:"
+
+
+def _members(field: str, value: str) -> Iterator[tuple[str, str]]:
+    """Keys and values; parameters say nothing of a digest."""
+    place = 0
+    while match := _MEMBER.match(value, place):
+        yield match[1], match[2] or ""
+        place = match.end()
+        if place == len(value):
+            return
+    raise InvalidDigestError(field, _FORM, value)

@@ -1,7 +1,8 @@
 """Digest fields (RFC 9530).
 
-Cases: sha-256 and sha-512 read; unknown algorithms passed over; the last of a name wins; broken syntax,
-base64 and lengths refused with the field's name; writing is the inverse of reading.
+Cases: sha-256 and sha-512 read, also without padding or with parameters; unknown algorithms passed over,
+whatever they hold; the last of a name wins; broken syntax, base64 and lengths refused with the field's name;
+writing is the inverse of reading.
 """
 
 import base64
@@ -32,6 +33,9 @@ def _member(algorithm: str, digest: bytes) -> str:
         ),
         (f"{_member('md5', b'x' * 16)},{_member('sha-256', SHA256)}", {"sha-256": SHA256}),
         (_member("crc32c", b"abcd"), {}),
+        (f"sha-256=:{base64.b64encode(SHA256).decode().rstrip('=')}:", {"sha-256": SHA256}),
+        (f"{_member('sha-256', SHA256)}; q=1;x", {"sha-256": SHA256}),
+        (f'a="b, \\"", c;d=1, e=("f" 2);g, {_member("sha-256", SHA256)}', {"sha-256": SHA256}),
         (f"{_member('sha-256', bytes(32))}, {_member('sha-256', SHA256)}", {"sha-256": SHA256}),
     ],
 )
@@ -52,6 +56,7 @@ def test_digests_that_can_be_verified_are_read(value: str, digests: dict[str, by
         "sha-256=:A:",
         "SHA-256=:AAAA:",
         _member("sha-256", SHA256) + ",",
+        f'a="b, {_member("sha-256", SHA256)}',
     ],
 )
 def test_a_broken_field_is_refused_by_name(value: str) -> None:
