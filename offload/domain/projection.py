@@ -149,7 +149,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
         if excess or given:
             # Another writer may take the verdict back, and what it was given for came before it.
             newest = max((artifact.created_at for artifact in history.artifacts), default=now)
-            desired |= _verdict(status, schema, max(now, newest))
+            desired |= strict_verdict(status, schema, max(now, newest))
     told = schema.tells and schema.takes("conditions", conditions.items)
     if told and conditions.hold_ours:
         desired["conditions"] = conditions.items
@@ -169,7 +169,10 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
 
 
 def finished_at(status: Mapping[str, Any]) -> datetime | None:
-    """When the run had ended, by its status: a time in whole seconds means until that second was over."""
+    """When the run had ended, by its status: a time in whole seconds means until that second was over.
+
+    Go's zero time means "not set".
+    """
     text = status.get("finishedAt")
     if not isinstance(text, str):
         return None
@@ -178,10 +181,23 @@ def finished_at(status: Mapping[str, Any]) -> datetime | None:
         time = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):  # the latter where it is in no year of the calendar by UTC
         return None
+    if time.year == 1:
+        return None
     try:
         return time if time.microsecond else time + timedelta(seconds=1)
     except OverflowError:  # nothing follows the calendar's last second
         return time
+
+
+def strict_verdict(status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> dict[str, Any]:
+    """What strict mode writes beside its condition, as far as `schema` keeps and takes it."""
+    if status.get("phase") in _ENDED:
+        return {}
+    finished = status["finishedAt"] if finished_at(status) else rfc3339(now)
+    wanted = {"phase": "Failed", "reason": OVER_LIMIT, "finishedAt": finished}
+    return {
+        field: value for field, value in wanted.items() if schema.keeps(field) and schema.takes(field, value)
+    }
 
 
 def why_absent(artifact: Artifact, projection: Projection) -> Absence | None:
@@ -326,16 +342,3 @@ def _excess(
     if adopted:
         return Reason.INLINE_DATA
     return next((reason for reason in Reason if reason in choice.foreign_excess), None)
-
-
-def _verdict(status: Mapping[str, Any], schema: StatusSchema, now: datetime) -> dict[str, Any]:
-    if status.get("phase") in _ENDED:
-        return {}
-    verdict = {
-        "phase": "Failed",
-        "reason": OVER_LIMIT,
-        "finishedAt": status.get("finishedAt") or rfc3339(now),
-    }
-    return {
-        field: value for field, value in verdict.items() if schema.keeps(field) and schema.takes(field, value)
-    }
