@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from offload.cluster.interface import Cluster
 from offload.domain.pointers import StatusSchema, read_schema
-from offload.domain.projection import Caps, effective_cap
+from offload.domain.projection import Caps, effective_cap, strict_verdict
 from offload.services.doctor.findings import Check, Verdict, broken, ok, warning
 
 PART = "cluster"
@@ -58,11 +59,13 @@ def _judge_cap(served: StatusSchema, caps: Caps) -> Verdict:
 
 
 def _judge_conditions(served: StatusSchema, *, strict: bool) -> Verdict:
-    wanted = ("conditions", "phase", "reason", "finishedAt") if strict else ("conditions",)
-    lost = [field for field in wanted if not served.keeps(field)]
+    lost = [] if served.tells else ["conditions"]
+    if strict:
+        kept = strict_verdict({}, served, datetime.now(UTC))
+        lost += [field for field in ("phase", "reason", "finishedAt") if field not in kept]
     if lost:
         return warning(
-            f"drops status.{', status.'.join(lost)}: what is left out cannot be said there",
+            f"drops or refuses status.{', status.'.join(lost)}: what is left out cannot be said there",
             "a newer AgentRun CRD",
             check="schema of conditions",
         )
