@@ -102,6 +102,25 @@ def needs_adopting(
     return bool(_changes("", _recognised(foreign, known), known, whole=whole))
 
 
+def as_adopted(
+    run: Run, foreign: Sequence[Entry], known: Sequence[External], schema: StatusSchema, *, whole: bool
+) -> list[External]:
+    """`known` as `adopt` would leave it, new ones in the places that they would get.
+
+    As nothing is stored, an entry with content stays as it is.
+    """
+    fit: list[Entry] = []
+    unfit: list[Entry] = []
+    for entry in foreign:
+        (unfit if unfit_fields(entry, schema) else fit).append(entry)
+    found = _recognised(fit, known) | {fingerprint(entry): entry for entry in unfit}
+    after = {external.fingerprint: external for external in known}
+    for seq, external in enumerate(_changes(run.uid, found, known, whole=whole), run.revision + 1):
+        before = after.get(external.fingerprint)
+        after[external.fingerprint] = replace(external, seq=before.seq if before else seq)
+    return list(after.values())
+
+
 class Adopter:
     """Stores other writers' content and remembers their pointers. Adopting again changes nothing."""
 

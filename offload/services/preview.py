@@ -7,13 +7,13 @@ from typing import Any
 
 from offload.domain.artifact import Artifact, State
 from offload.domain.limits import PAGE_MOST
-from offload.domain.pointers import StatusSchema, fingerprint, pointer
+from offload.domain.pointers import StatusSchema, pointer
 from offload.domain.projection import Caps, Foreign, History, Projection, effective_cap, finished_at, project
 from offload.domain.run import Run
 from offload.errors import AgentRunGoneError
 from offload.index import Transaction, artifacts, clock, externals, runs
 from offload.index.externals import External
-from offload.services.adopt import Sorted, is_whole, sort_entries
+from offload.services.adopt import Sorted, as_adopted, is_whole, sort_entries
 from offload.services.strictness import is_judged, strict_since
 
 
@@ -90,18 +90,14 @@ def preview(  # noqa: PLR0913 - status is projected from as many things
 ) -> Projection:
     """What a publish would make of `status`, as far as can be told without storing anything."""
     loaded = load(tx, uid, status, schema=schema, caps=caps, strict=strict)
-    history = loaded.history(foreseen(loaded), history_hint(loaded.run, public_url))
+    history = loaded.history(foreseen(loaded, schema), history_hint(loaded.run, public_url))
     return project(history, status, schema=schema, caps=caps, strict=loaded.strict, now=clock.now(tx))
 
 
-def foreseen(loaded: Loaded) -> list[Foreign]:
-    """The entries of others that are in status; those not known yet in the place that they would get."""
-    known = {one.fingerprint: one.seq for one in loaded.externals}
-    latest = loaded.run.revision
-    return [
-        Foreign(known.get(fingerprint(entry), latest + place), fingerprint(entry), entry)
-        for place, entry in enumerate(loaded.sorted.foreign, start=1)
-    ]
+def foreseen(loaded: Loaded, schema: StatusSchema) -> list[Foreign]:
+    """What a publish would find of others, listed or left out; content stays in its entry."""
+    foreign, known = loaded.sorted.foreign, loaded.externals
+    return pointing(as_adopted(loaded.run, foreign, known, schema, whole=loaded.whole))
 
 
 def history_hint(run: Run, public_url: str | None) -> str:

@@ -311,7 +311,7 @@ class Publisher:
 
     def _observe(self, loaded: Loaded, read: AgentRun, schema: StatusSchema) -> Outcome:
         """Say what would be written; confirm only a status that points at nothing that ended."""
-        projection = self._project(loaded, foreseen(loaded), read.status, schema)
+        projection = self._project(loaded, foreseen(loaded, schema), read.status, schema)
         patch = projection.patch_for(read.status)
         if patch:
             metrics.PUBLISH_OBSERVED_DIFFERENCES.inc()

@@ -70,6 +70,7 @@ def test_status_is_ours_again_soon_after_another_writer_falls_silent(site: KubeS
     assert status["observedGeneration"] >= len(theirs)
     explained = stage.get(f"namespaces/{site.namespace}/agentruns/busy/explanation").json()
     assert [(one["name"], one["state"]) for one in explained["externals"]] == [("their-report", "left-out")]
+    assert explained["pending"] == []
     ours = writes(site.plane, OURS, site.namespace, "busy")
     assert len([one for one in ours if one < silent]) <= len(theirs)
     assert least_pause(ours) >= 1

@@ -2,8 +2,9 @@
 
 Cases: inline data becomes an artifact and a pointer; over-long URIs; a store that is away loses nothing;
 adopting twice stores once; entries that point elsewhere are listed in their order, counted, and stay removed
-or left out; an entry that stands for ours; hostile names, names of any shape, and those of uploads; what a
-data: URI holds; what strict mode makes of it, and of what was there before it was turned on.
+or left out, and what is foreseen of them; an entry that stands for ours; hostile names, names of any shape,
+and those of uploads; what a data: URI holds; what strict mode makes of it, and of what was there before it
+was turned on.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from offload.errors import StoreUnavailableError
 from offload.index import artifacts, externals, sweeping
 from offload.index.externals import External
 from offload.services.adopt import needs_adopting
+from offload.services.preview import preview
 from offload.services.publish import Outcome
 from tests.publishing import Room, open_schema, publishing_room
 
@@ -50,6 +52,14 @@ def history(room: Room, run: Any) -> list[Artifact]:
 def states(room: Room, run: Any) -> dict[str, str]:
     with room.index.read() as tx:
         return {str(one.entry["name"]): one.state for one in externals.of_run(tx, run.seen.uid)}
+
+
+def foreseen(room: Room, run: Any, **values: Any) -> dict[str, Any]:
+    """What a publish would write, before anything is stored."""
+    status, schema = room.status(run), room.schema.current()
+    values = {"schema": schema, "caps": Caps(), "strict": False, "public_url": None, **values}
+    with room.index.read() as tx:
+        return preview(tx, run.seen.uid, status, **values).patch_for(status)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +162,20 @@ def test_one_that_its_writer_removes_stays_removed_until_it_is_written_again(roo
     assert room.names(run) == ["ours", "theirs"]
 
 
+def test_what_a_publish_makes_of_others_is_foreseen(room: Room) -> None:
+    run = room.create()
+    room.upload(run, "ours")
+    room.write(run.seen.name, {"artifacts": [ELSEWHERE, {**ELSEWHERE, "name": "gone"}]})
+    room.publish(run)
+    ours, theirs, _ = room.status(run)["artifacts"]
+    new = {**ELSEWHERE, "name": "new"}
+    for written in ([ours, theirs, new], [theirs], [ours, {"name": "theirs"}]):
+        room.write(run.seen.name, {"artifacts": written})
+        patch = foreseen(room, run)
+        room.look_again(run)
+        assert patch.get("artifacts", written) == room.status(run)["artifacts"]
+
+
 def test_one_that_a_cap_trimmed_is_known_as_left_out_and_counted(room: Room) -> None:
     run = room.create()
     room.write(run.seen.name, {"artifacts": [ELSEWHERE]})
@@ -161,6 +185,7 @@ def test_one_that_a_cap_trimmed_is_known_as_left_out_and_counted(room: Room) -> 
     assert room.names(run) == ["log-0", "log-1"]
     assert states(room, run) == {"theirs": "left-out"}
     assert room.status(run)["conditions"][0]["message"].startswith("2 of 3 ")
+    assert foreseen(room, run, caps=Caps(count=2)) == {}
     room.look_again(run, caps=Caps(count=3))
     assert room.names(run) == ["theirs", "log-0", "log-1"]
     assert states(room, run) == {"theirs": "listed"}
