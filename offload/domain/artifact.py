@@ -50,6 +50,8 @@ class NewArtifact:
     """The sender's own limit, absolute; retention rules may end the artifact earlier."""
     only_new_name: bool = False
     """Refuse (`NameExistsError`) where the name has a current version (`If-None-Match: *`)."""
+    beside_uploads: bool = False
+    """Refuse (`NameExistsError`) where the name's current version is an upload of other bytes."""
     newest_run_only: bool = True
     """Refuse (`RunChangedError`) unless the run is still the newest, undeleted incarnation of its name."""
     origin: str | None = None

@@ -47,7 +47,8 @@ class Recorder:
 
         Raises:
             RunChangedError: the run is not known, or deleted while only a living one will do.
-            NameExistsError: the name has a current version, and only a new name will do.
+            NameExistsError: the name has a current version, and only a new name will do, or it is an upload,
+                and only a name beside uploads will.
             UploadOutlivedError: more than half the grace has passed since the bytes were complete.
             IndexUnavailableError: the database failed; the row may be committed all the same.
             ShuttingDownError: `close` was called before.

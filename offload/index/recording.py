@@ -113,6 +113,8 @@ class _Book:
             raise NameExistsError
         if before is not None and (before.sha256, before.size_bytes) == (new.sha256, new.size_bytes):
             return Recorded(before, created=False)
+        if before is not None and new.beside_uploads and before.origin is None:
+            raise NameExistsError
         run.changed = True
         run.revision += 1
         run.stored_count += 1

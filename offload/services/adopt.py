@@ -155,6 +155,7 @@ class Adopter:
 
         Raises:
             StoreUnavailableError, IndexUnavailableError, RunChangedError: and nothing may leave status.
+            NameExistsError: as above; an upload took a name meanwhile, and adopting again finds another.
         """
         parted = [split(entry, unfit_fields(entry, schema)) for entry in foreign]
         contents = [content for _, contents in parted for content in contents]
@@ -214,6 +215,8 @@ class Adopter:
                 location=location,
                 stored_since=began_at,
                 origin=content.origin,
+                # It may have come while these bytes were on their way. The last name is nobody else's.
+                beside_uploads=content.name != content.names[-1],
             )
             for id_, content, location in zip(ids, contents, outcomes, strict=True)
             if isinstance(location, Location)

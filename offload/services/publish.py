@@ -26,6 +26,7 @@ from offload.errors import (
     ClusterForbiddenError,
     ClusterUnavailableError,
     IndexUnavailableError,
+    NameExistsError,
     OffloadError,
     PointersNotKeptError,
     StatusConflictError,
@@ -175,10 +176,12 @@ class Publisher:
             read = last_seen or self._read(run)
             loaded = self._load(run.uid, read.status, schema)
             foreign, known = loaded.sorted.foreign, loaded.externals
-            if self._adopter.adopt(loaded.run, foreign, known, schema, whole=loaded.whole):
-                loaded = self._load(run.uid, read.status, schema)
             try:
+                if self._adopter.adopt(loaded.run, foreign, known, schema, whole=loaded.whole):
+                    loaded = self._load(run.uid, read.status, schema)
                 outcome = self._write(loaded, read, schema, fresh=last_seen is None)
+            except NameExistsError:
+                continue  # an upload came while content was stored under its name
             except StatusConflictError:
                 metrics.PUBLISH_CONFLICTS.inc()
             else:

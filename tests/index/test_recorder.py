@@ -153,6 +153,18 @@ def test_a_new_name_only_is_given_to_one_of_many(given: Any, start: Any) -> None
     assert len(history(given.index, run.uid)) == 1
 
 
+def test_a_name_beside_uploads_is_none_of_theirs(given: Any, start: Any) -> None:
+    run, recorder = given.run(), start()
+    beside = {"beside_uploads": True, "origin": "status:url"}
+    recorder.record_blocking(given.new(run.uid, "a", b"A"))
+    assert recorder.record_blocking(given.new(run.uid, "a", b"A", **beside)).created is False
+    with pytest.raises(NameExistsError):
+        recorder.record_blocking(given.new(run.uid, "a", b"B", **beside))
+    for data in (b"A", b"B"):
+        assert recorder.record_blocking(given.new(run.uid, "b", data, **beside)).created is True
+    assert [artifact.current for artifact in history(given.index, run.uid)] == [True, False, True]
+
+
 def test_runs_that_changed_are_refused(given: Any, start: Any) -> None:
     older, newer, deleted = given.run("r"), given.run("r"), given.run("d")
     with given.index.begin() as tx:

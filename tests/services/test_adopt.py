@@ -249,6 +249,22 @@ def test_content_does_not_take_the_name_of_an_upload(room: Room) -> None:
     assert (len(history(room, run)), room.names(run)) == (known, [])
 
 
+def test_content_does_not_take_the_name_of_an_upload_that_comes_while_it_is_stored(room: Room) -> None:
+    run = room.create()
+    uploaded: list[Artifact] = []
+
+    def meanwhile(operation: str, _: str) -> None:
+        if operation == "put" and not uploaded:
+            uploaded.append(room.upload(run, "report", b"of the runner"))
+
+    room.objects.before = meanwhile
+    room.write(run.seen.name, {"artifacts": [{"name": "report", "url": "data:,theirs"}]})
+    assert room.look_again(run) is Outcome.WRITTEN
+    assert room.names(run) == ["report", "report.url"]
+    assert room.status(run)["artifacts"][0]["url"] == uploaded[0].location.uri
+    assert all(artifact.current for artifact in history(room, run))
+
+
 def test_an_older_view_of_names_that_were_uploaded_again_removes_nothing(room: Room) -> None:
     run = room.create()
     room.upload(run, "log", b"1")
