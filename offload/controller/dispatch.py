@@ -68,7 +68,10 @@ class Dispatcher:
                     continue
                 free = self._workers - len(running)
                 claimed = self._claim(running.values())
-                running |= {pool.submit(self._publish, run): run for run in claimed or ()}
+                # A claim can end while the index is busy. This one renews it then: its publish still runs.
+                busy = {run.uid for future, run in running.items() if not future.done()}
+                begun = [run for run in claimed or () if run.uid not in busy]
+                running |= {pool.submit(self._publish, run): run for run in begun}
                 self._gauge()
                 if free <= 0:
                     wait(running, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")

@@ -3,7 +3,8 @@
 - a burst of uploads is a handful of patches; stopping is quick and leaves no thread
 - an outage costs few requests and ends by itself; one namespace's outage is paced apart;
   a failed claim of its runs keeps no others
-- a slow publish is not claimed again; urgent runs hold up others for a while only
+- a slow publish is not claimed again, nor begun again where a busy index let its claim end
+- urgent runs hold up others for a while only
 - an unusable schema is told, and publishing starts once it is mended
 - a controller that rewrites status is answered at most once a second, and status is ours soon after
 - runs of namespaces that are not watched are neither claimed nor counted as waiting
@@ -203,6 +204,41 @@ def test_a_slow_publish_is_not_claimed_again(room: Room, monkeypatch: pytest.Mon
     with dispatching(room, hang, workers=4) as publisher:
         eventually(lambda: len(publisher.given) == 1)
         time.sleep(1.5)
+        given = len(publisher.given)
+        go_on.set()
+    assert given == 1
+
+
+def test_a_publish_whose_claim_ended_while_the_index_was_busy_is_not_begun_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "LEASE", timedelta(seconds=0.5))
+    monkeypatch.setattr(dispatch, "RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.02)
+    claim, claimed = publishing.claim, []
+
+    def noting(tx: Any, **asked: Any) -> list[Run]:
+        found = claim(tx, **asked)
+        claimed.extend(found)
+        return found
+
+    monkeypatch.setattr(publishing, "claim", noting)
+    room.upload(room.create(), "log")
+    go_on = threading.Event()
+
+    def hang(_: Run) -> Outcome:
+        assert go_on.wait(20)
+        return Outcome.WRITTEN
+
+    def busy() -> bool:
+        with room.index.begin():
+            time.sleep(0.7)
+        time.sleep(0.1)
+        return len(claimed) > 1
+
+    with dispatching(room, hang, workers=4) as publisher:
+        eventually(lambda: len(publisher.given) == 1)
+        eventually(busy)
         given = len(publisher.given)
         go_on.set()
     assert given == 1
