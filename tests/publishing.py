@@ -185,13 +185,13 @@ class Room:
         assert found is not None
         return found
 
-    def claim(self, run: AgentRun) -> Run:
+    def claim(self, run: AgentRun, holder: str = HOLDER) -> Run:
         """Claim the run, whatever else is dirty, by making the claims of the others short."""
         claimed: list[Run] = []
 
         def is_claimed() -> bool:
             with self.index.begin() as tx:
-                claimed.extend(publishing.claim(tx, holder=HOLDER, limit=100, lease=timedelta(seconds=0.05)))
+                claimed.extend(publishing.claim(tx, holder=holder, limit=100, lease=timedelta(seconds=0.05)))
             return any(one.uid == run.seen.uid for one in claimed)
 
         eventually(is_claimed)

@@ -231,7 +231,7 @@ class Publisher:
             for one in known
             if one.state == "left-out" and one.fingerprint in projection.listed_foreign
         ]
-        self._confirm(run, listed_count=len(projection.listed), listed_again=listed_again)
+        self._confirm(run, listed_count=len(projection.listed), listed_again=listed_again, wrote=bool(patch))
         return Outcome.WRITTEN if patch else Outcome.UNCHANGED
 
     def _project(
@@ -331,12 +331,12 @@ class Publisher:
         self._confirm(loaded.run, listed_count=len(loaded.sorted.ours))
         return Outcome.OBSERVED
 
-    def _confirm(self, run: Run, *, listed_count: int, listed_again: Sequence[External] = ()) -> None:
+    def _confirm(
+        self, run: Run, *, listed_count: int, listed_again: Sequence[External] = (), wrote: bool = False
+    ) -> None:
         transaction = self._index.begin if listed_again else self._index.begin_single
         with transaction() as tx:
-            if listed_again:
-                externals.save(tx, run.uid, listed_again)
-            publishing.published(
+            confirmed = publishing.published(
                 tx,
                 run.uid,
                 holder=self._holder,
@@ -344,6 +344,15 @@ class Publisher:
                 listed_count=listed_count,
                 not_before=self._between,
             )
+            if confirmed and listed_again:
+                externals.save(tx, run.uid, listed_again)
+        if confirmed:
+            return
+        # The claim was lost, and whoever took it may have confirmed another status before this one came.
+        self._echoes.forget(run.uid)
+        if wrote or listed_again:
+            with self._index.begin() as tx:
+                publishing.touch(tx, run.uid)
 
     def _fail(self, run: Run, error: OffloadError) -> Outcome:
         metrics.PUBLISH_FAILURES.labels(error.type).inc()
