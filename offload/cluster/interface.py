@@ -84,7 +84,7 @@ class Cluster(Protocol):
         Raises:
             StatusConflictError: it changed since it was read: read again, project again.
             AgentRunGoneError: deleted, or another incarnation has the name.
-            StatusRefusedError: the schema or an admission rule refuses it.
+            StatusRefusedError: the schema or an admission rule refuses it, or there is no status subresource.
         """
         ...
 

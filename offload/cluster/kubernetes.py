@@ -87,11 +87,17 @@ class KubernetesCluster:
         query = {"fieldManager": COMPONENT, "fieldValidation": "Strict"}
         try:
             answer = read_run(self._api.merge_patch(path, query, body))
-        except StatusConflictError as error:
-            # A conflict does not say whether the run changed or another one has its name now.
+        except (AgentRunGoneError, StatusConflictError) as error:
+            # A conflict does not say whether the run changed or another one has its name now. A run that is
+            # there is "not found" as well where its CRD has no status subresource; and being gone is final.
             if self.get(seen.namespace, seen.name).seen.uid != seen.uid:
                 raise AgentRunGoneError(f"another AgentRun is called {seen.namespace}/{seen.name}") from error
-            raise
+            if isinstance(error, StatusConflictError):
+                raise
+            raise StatusRefusedError(
+                "the API server has the run, and takes no status of it: "
+                "does its CRD have the status subresource?"
+            ) from error
         except ClusterForbiddenError as error:
             # Admission answers 403 as well; a refusal by a rule is not one of this identity.
             if self._granted(("patch", GROUP, PLURAL, "status"), seen.namespace):

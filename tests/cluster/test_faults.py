@@ -2,7 +2,7 @@
 
 - no server, silence, an answer that breaks off or is no JSON
 - 401, 403, 404 with and without a name, 409, 410, 413, 422, 429 with and without Retry-After, 500, 503
-- a refusal by admission is not a refusal of this identity
+- a refusal by admission is not a refusal of this identity; a status that is not found is no missing run
 - a kept connection that the server has closed is no outage for a read
 - changes: outages are ridden out without a new list; 410 and an expired page token list again; a watch that
   is silent, cut off or ends at once is opened again, with pauses; a run that is nested too deep for the
@@ -268,6 +268,25 @@ def test_a_rule_that_refuses_is_told_from_a_missing_permission(
     with pytest.raises(error) as caught:
         faulty(refuse).cluster.patch_status(RUN, {"phase": "Failed"})
     assert isinstance(caught.value, ClusterForbiddenError) is not allowed
+
+
+def test_a_run_whose_status_is_not_found_is_gone_only_where_the_run_is(faulty: Any) -> None:
+    """An API server names the run also where its CRD has no status subresource."""
+    there = [body(), body("demo") | {"metadata": {**body()["metadata"], "uid": "another"}}, None]
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.command == "PATCH" or there[0] is None:
+            exchange.answer(404, NAMED)
+        else:
+            exchange.answer(200, there[0])
+
+    server = faulty(answer)
+    with pytest.raises(StatusRefusedError, match="status subresource"):
+        server.cluster.patch_status(RUN, {"phase": "Failed"})
+    for _ in range(2):
+        del there[0]
+        with pytest.raises(AgentRunGoneError):
+            server.cluster.patch_status(RUN, {"phase": "Failed"})
 
 
 def test_requests_keep_to_the_rate(faulty: Any) -> None:

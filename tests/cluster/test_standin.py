@@ -4,7 +4,7 @@
 - the two halves: spec writes keep status, status writes keep all else; generation; empty writes
 - the resourceVersion as precondition, and the uid of deletion too; a PUT needs a resourceVersion; finalizers
 - unknown fields: pruned with a warning, refused when strict, silent when told
-- validation by other CRDs: legacy, early, one with defaults
+- other CRDs: legacy, early, one with defaults, one without the status subresource
 - lists: pages of one revision, selectors, tables
 - watches: from now, from a revision, bookmarks, initial events, selectors, 410 past the log
 - namespaces: what is inside goes with them
@@ -301,6 +301,18 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
         create(http)
         stored = patch(http, {"status": {"artifacts": [{"name": "a"}]}}).json()
         assert stored["status"]["artifacts"] == [{"name": "a", "type": "file"}]
+
+
+def test_without_the_status_subresource_a_status_is_not_found_by_the_name_of_its_run(tmp_path: Path) -> None:
+    crd = yaml.safe_load(crd_file().read_text())
+    del crd["spec"]["versions"][0]["subresources"]
+    path = tmp_path / "crd.yaml"
+    path.write_text(yaml.safe_dump(crd))
+    with StandIn(path).running() as standin, httpx.Client(base_url=standin.url) as http:
+        create(http)
+        answer = patch(http, {"status": {"phase": "Failed"}})
+        assert (answer.status_code, answer.json()["details"]["name"]) == (404, "demo")
+        assert http.get(f"{RUNS}/demo").status_code == 200
 
 
 def test_an_object_past_etcds_limit_is_refused(http: httpx.Client) -> None:

@@ -1,6 +1,7 @@
 """The CRD changes under the service, on a real API server.
 
 - no pointers are kept: `/readyz`, log and metric say so, uploads go on; mended, publishing starts by itself
+- a CRD without the status subresource leaves runs waiting, and has none count as deleted
 - the CRD is deleted, and its runs with it; created again, new runs are published and old history stays
 - deploy/crd-patch, by kubectl and by kustomize, makes legacy pointers native by themselves
 - a patch that is reverted again and again, and for good, is not fought
@@ -77,6 +78,22 @@ def test_a_schema_without_pointers_is_told_and_mended_without_a_restart(site: Ku
     assert stage.put("demo", "later", b"still").status_code == 201
     plane.install_crd(read("legacy"))
     until(lambda: stage.names("demo") == ["log", "report", "later"], BY_ITSELF)
+
+
+def test_a_crd_without_the_status_subresource_has_no_run_count_as_deleted(site: KubeSite) -> None:
+    stage, plane = site.stage, site.plane
+    controller = site.controller()
+    stage.create_run("demo")
+    closed = read("legacy")
+    del closed["spec"]["versions"][0]["subresources"]
+    plane.install_crd(closed)
+    until(lambda: "NotFound" in site.kubectl("get", "agentrun", "demo", "--subresource=status", fails=None))
+    assert stage.put("demo", "log", b"hello").status_code == 201
+    until(lambda: "does its CRD have the status subresource?" in controller.errors)
+
+    plane.install_crd(read("legacy"))
+    until(lambda: stage.names("demo") == ["log"])
+    assert stage.get(f"namespaces/{site.namespace}/agentruns/demo").json()["deletedAt"] is None
 
 
 @pytest.mark.parametrize("pause", [0, 4])

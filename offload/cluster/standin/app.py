@@ -75,8 +75,11 @@ class _Api:
         name, status = [*rest[1:], "", ""][:2]
         if len(rest) > 3 or status not in ("", "status"):  # noqa: PLR2004 - plural, name, subresource
             raise failures.no_such_path()
-        if (status and not resource.has_status) or (name and resource.namespaced and not namespace):
+        if name and resource.namespaced and not namespace:
             raise failures.no_such_path()
+        if status and not resource.has_status:
+            # Where a CRD has no such subresource, an API server answers as if the object were missing.
+            raise failures.not_found(resource, name) if resource.group else failures.no_such_path()
         return Request(resource, namespace, name, bool(status))
 
     def _read(self, http: HttpRequest, request: Request) -> Response:
