@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import urllib3
 
 from offload.cluster.api import Api, AskedToWaitError, Object, TooOldError, refusal
-from offload.cluster.interface import AgentRun, Change, Deleted, Fresh, Listed, Present, Refused
+from offload.cluster.interface import AgentRun, Change, Clock, Deleted, Fresh, Listed, Present, Refused
 from offload.cluster.nested import parse
 from offload.cluster.reading import collection_path, read_run
 from offload.errors import (
@@ -41,7 +42,9 @@ POLL_SECONDS = 0.2
 log = logging.getLogger(__name__)
 
 
-def merged(api: Api, namespaces: Sequence[str], stop: threading.Event) -> Iterator[Change]:
+def merged(
+    api: Api, namespaces: Sequence[str], stop: threading.Event, clock: Clock | None = None
+) -> Iterator[Change]:
     """The changes of every namespace (none named: of all at once), each followed in a thread.
 
     `Fresh` is given once every one of them was heard since the last `Fresh`. Raises what a feed ends with.
@@ -49,7 +52,7 @@ def merged(api: Api, namespaces: Sequence[str], stop: threading.Event) -> Iterat
     ended = threading.Event()
     waiting: queue.Queue[tuple[_Feed, Change | Exception]] = queue.Queue(QUEUED)
     paging = threading.Lock()
-    feeds = [_Feed(api, namespace, waiting, ended, paging) for namespace in (namespaces or (None,))]
+    feeds = [_Feed(api, namespace, clock, waiting, ended, paging) for namespace in (namespaces or (None,))]
     for feed in feeds:
         feed.start()
     heard: set[_Feed] = set()
@@ -82,6 +85,7 @@ class _Listing:
     """A list that has come so far."""
 
     began: float
+    began_at: datetime | None
     uids: set[str] = field(default_factory=set)
     token: str = ""
 
@@ -89,17 +93,19 @@ class _Listing:
 class _Feed(threading.Thread):
     """One list and the watches that follow it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what all of them share, once
         self,
         api: Api,
         namespace: str | None,
+        clock: Clock | None,
         out: "queue.Queue[tuple[_Feed, Change | Exception]]",
         ended: threading.Event,
         paging: threading.Lock,
     ) -> None:
         """`paging` is held by the one feed that has a page of a list in memory."""
         super().__init__(name=f"watch-{namespace or 'all'}", daemon=True)
-        self._api, self._namespace, self._out, self._ended = api, namespace, out, ended
+        self._api, self._namespace, self._clock = api, namespace, clock
+        self._out, self._ended = out, ended
         self._path, self._paging = collection_path(namespace), paging
         self._listing: _Listing | None = None
         self._revision: str | None = None
@@ -146,15 +152,21 @@ class _Feed(threading.Thread):
             self._pause(error)
 
     def _list(self) -> None:
-        listing = self._listing = self._listing or _Listing(time.monotonic())
+        listing = self._listing
+        if listing is None:
+            began_at = self._clock() if self._clock else None
+            listing = _Listing(time.monotonic(), began_at)
         while not self._ended.is_set():
             runs, metadata = self._page(listing.token)
+            # It begins with its first page: all show the runs as they were then.
+            self._listing = listing
             for run in runs:
                 listing.uids.add(run.seen.uid)
                 self._emit(Present(run))
             listing.token = metadata.get("continue", "")
             if not listing.token:
-                self._emit(Listed(self._namespace, frozenset(listing.uids), listing.began))
+                uids = frozenset(listing.uids)
+                self._emit(Listed(self._namespace, uids, listing.began, listing.began_at))
                 self._emit(Fresh())
                 self._listing, self._revision = None, metadata["resourceVersion"]
                 return

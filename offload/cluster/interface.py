@@ -7,8 +7,9 @@ Errors are translated where they enter, with the cause chained: `AgentRunGoneErr
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from offload.domain.run import SeenRun
@@ -46,6 +47,8 @@ class Listed:
     uids: frozenset[str]
     began: float | None = field(default=None, compare=False)
     """When the list began, by `time.monotonic()`; None where that is not known."""
+    began_at: datetime | None = field(default=None, compare=False)
+    """The same by the `clock` that was given to `changes`; None where none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ class Refused:
 
 
 Change = Present | Deleted | Listed | Fresh | Refused
+
+Clock = Callable[[], datetime]
+"""Answers the time now; may raise an `OffloadError`."""
 
 
 class Cluster(Protocol):
@@ -88,12 +94,13 @@ class Cluster(Protocol):
         """
         ...
 
-    def changes(self, stop: threading.Event) -> Iterator[Change]:
+    def changes(self, stop: threading.Event, clock: Clock | None = None) -> Iterator[Change]:
         """Every run that is there, then every change, until `stop` is set.
 
         Lists in chunks, watches with bookmarks, resumes by resourceVersion and lists again on 410. Failures
-        are retried inside with back-off. Each list ends with `Listed`. A namespace where this identity is
-        refused holds up no other, but nothing is `Fresh` until it is followed again.
+        are retried inside with back-off, those of `clock` too, which is read before each list, in threads of
+        their own. Each list ends with `Listed`. A namespace where this identity is refused holds up no other,
+        but nothing is `Fresh` until it is followed again.
         """
         ...
 

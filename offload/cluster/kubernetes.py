@@ -10,7 +10,7 @@ from kubernetes.client import Configuration
 
 from offload.cluster.api import Api, Object, TooOldError, configuration
 from offload.cluster.feed import PAGE, merged
-from offload.cluster.interface import AgentRun, Change
+from offload.cluster.interface import AgentRun, Change, Clock
 from offload.cluster.reading import API_VERSION, GROUP, KIND, PLURAL, VERSION, collection_path, read_run
 from offload.cluster.served_schema import status_schema
 from offload.domain.run import SeenRun
@@ -107,8 +107,8 @@ class KubernetesCluster:
             raise AgentRunGoneError(f"another AgentRun is called {seen.namespace}/{seen.name}")
         return answer
 
-    def changes(self, stop: threading.Event) -> Iterator[Change]:
-        return merged(self._api, self._namespaces, stop)
+    def changes(self, stop: threading.Event, clock: Clock | None = None) -> Iterator[Change]:
+        return merged(self._api, self._namespaces, stop, clock)
 
     def runs(self) -> Iterator[AgentRun]:
         for namespace in self._namespaces or [None]:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -94,10 +94,15 @@ class Follower:
 
     def _read(self, arriving: "queue.Queue[_Arrived]", ended: threading.Event) -> None:
         try:
-            for change in self._cluster.changes(ended):
+            for change in self._cluster.changes(ended, self._now):
                 _put(arriving, _Arrived(self._monotonic(), change), ended)
         except Exception as error:  # noqa: BLE001 - it is raised where the changes are applied
             _put(arriving, _Arrived(self._monotonic(), failure=error), ended)
+
+    def _now(self) -> datetime:
+        """By the index's clock, which every process shares."""
+        with self._index.read() as tx:
+            return clock.now(tx)
 
     def _applied(self, batch: "list[_Arrived]") -> bool:
         """Whether the batch is in the index now; it must be, since a change that is missed stays missed."""
@@ -166,12 +171,13 @@ class Follower:
 
     def _take(self, change: Listed | Refused) -> None:
         match change:
-            case Listed(namespace, uids, began):
+            case Listed(namespace, uids, began, began_at):
                 with self._index.begin() as tx:
                     now = clock.now(tx)
                     # Taken after it: a wait between the two has the list begin too early, never too late.
                     ran = UNKNOWN_LIST_SECONDS if began is None else self._monotonic() - began
-                    before = now - timedelta(seconds=ran)
+                    # And either clock can be wrong: one stands still with its host, one is set by others.
+                    before = min(now - timedelta(seconds=ran), began_at or now)
                     gone = runs.mark_deleted_except(tx, namespace, uids, before=before)
                 log.info("follow.listed", namespace=namespace, runs=len(uids), gone=gone)
             case Refused(namespace, why):

@@ -4,9 +4,10 @@
 - 401, 403, 404 with and without a name, 409, 410, 413, 422, 429 with and without Retry-After, 500, 503
 - a refusal by admission is not a refusal of this identity; a status that is not found is no missing run
 - a kept connection that the server has closed is no outage for a read
-- changes: outages are ridden out without a new list; 410 and an expired page token list again; a watch that
-  is silent, cut off or ends at once is opened again, with pauses; a run that is nested too deep for the
-  parser hides no other; a refusal of this identity is told, holds up no other namespace, and mends itself
+- changes: outages are ridden out without a new list; 410 and an expired page token list again; a list begins
+  before its first page; a watch that is silent, cut off or ends at once is opened again, with pauses; a run
+  that is nested too deep for the parser hides no other; a refusal of this identity is told, holds up no other
+  namespace, and mends itself
 - client-side rate; which configuration is taken, and one that is not usable; a token in a file is always the
   file's
 """
@@ -17,6 +18,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from offload.errors import (
     ClusterForbiddenError,
     ClusterUnavailableError,
     ConfigError,
+    IndexUnavailableError,
     PointersNotKeptError,
     StatusConflictError,
     StatusRefusedError,
@@ -485,6 +489,33 @@ def test_an_expired_page_token_starts_the_list_over(faulty: Any, follow: Any) ->
     follower.wait_for(lambda c: c == Listed(None, frozenset({"uid-a", "uid-b"})))
     assert pages == [None, "next", None, "next"]
     assert len([c for c in follower.seen if isinstance(c, Listed)]) == 1
+
+
+def test_a_list_begins_before_its_first_page(faulty: Any) -> None:
+    asked: list[str] = []
+    times: list[datetime] = []
+
+    def clock() -> datetime:
+        asked.append("time")
+        times.append(datetime.now(UTC))
+        if len(times) == 1:
+            raise IndexUnavailableError
+        return times[-1]
+
+    def script(exchange: Exchange) -> None:
+        if "watch" in exchange.query:
+            exchange.begin_stream()
+            return time.sleep(1)
+        asked.append(page := exchange.query.get("continue", "first"))
+        if asked.count(page) == 1:
+            return exchange.answer(500, {})
+        return exchange.answer(200, a_list(body(page), token="second" if page == "first" else ""))
+
+    with closing(faulty(script).cluster.changes(threading.Event(), clock)) as changes:
+        listed = next(change for change in changes if isinstance(change, Listed))
+    assert asked == ["time", "time", "first", "time", "first", "second", "second"]
+    assert listed == Listed(None, frozenset({"uid-first", "uid-second"}))
+    assert listed.began_at == times[-1]
 
 
 def test_a_silent_watch_is_opened_again(faulty: Any, follow: Any) -> None:

@@ -3,7 +3,8 @@
 Cases: runs, phases and deletions; runs gone while nobody watched; a run created again; freshness; our own
 writes are no news; what others change is looked at again, ever later while they go on; an index that is away
 loses nothing; caps and schemas that changed; a run that cannot be looked at, or kept, beside others; two
-controllers whose lists come in other orders; a run kept while a list waits; what is kept of repairs.
+controllers whose lists come in other orders; a run kept while a list waits, or the host does; what is kept of
+repairs.
 """
 
 import string
@@ -21,7 +22,7 @@ from typing import Any
 import pytest
 import structlog
 
-from offload.cluster.interface import Change, Fresh, Listed, Present
+from offload.cluster.interface import Change, Clock, Fresh, Listed, Present
 from offload.cluster.standin.server import StandIn
 from offload.domain.projection import Caps
 from offload.errors import IndexUnavailableError
@@ -244,7 +245,7 @@ class Told:
     def __init__(self, changes: Sequence[Change]) -> None:
         self._changes = changes
 
-    def changes(self, stop: threading.Event) -> Iterator[Change]:
+    def changes(self, stop: threading.Event, clock: Clock) -> Iterator[Change]:  # noqa: ARG002 - the interface's
         yield from self._changes
         stop.wait()
 
@@ -311,6 +312,30 @@ def test_a_run_that_another_keeps_while_a_list_waits_for_the_index_is_not_gone(
         patch.setattr(Index, "begin", begin)
         with following(follower):
             pass
+    assert room.run(run).deleted_at is None
+
+
+def test_a_run_that_another_keeps_while_this_host_stands_still_is_not_gone(room: Room) -> None:
+    """As where it is suspended during a list: its own clock tells nothing of that."""
+    run = room.create(observe=False)
+
+    class Suspended:
+        def changes(self, stop: threading.Event, clock: Clock) -> Iterator[Change]:
+            began_at = clock()
+            time.sleep(0.1)
+            with room.index.begin() as tx:
+                runs.observe(tx, run.seen)
+            time.sleep(0.1)
+            yield Listed(NAMESPACE, frozenset(), began=0.0, began_at=began_at)
+            yield Fresh()
+            stop.wait()
+
+    cluster: Any = Suspended()
+    follower = Follower(
+        room.index, cluster, Echoes(), room.schema, publisher=None, monotonic=lambda: 0.0
+    )
+    with following(follower):
+        pass
     assert room.run(run).deleted_at is None
 
 
