@@ -1,7 +1,7 @@
 """AgentRuns, by uid, and their incarnations, by name."""
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,9 @@ from offload.index import clock, dirty
 from offload.index.dialects import UtcDateTime, Words, engines_of
 from offload.index.rows import SELECT_RUN, all_runs, in_pieces, newest_incarnation, one_run
 from offload.index.schema import runs
+
+CLOCKS_APART = timedelta(minutes=1)
+"""How far the clocks of API servers are taken to differ at most."""
 
 
 def lock(tx: sa.Connection, seen: Collection[SeenRun], gone: Collection[str] = ()) -> dict[str, Run]:
@@ -151,7 +154,7 @@ def _add(tx: sa.Connection, seen: SeenRun) -> None:
     engines = engines_of(tx)
     # Two incarnations observed at once must see each other, or both would count as the newest.
     engines.lock_text(tx, _text(seen))
-    # API servers' clocks differ: what was deleted may seem newer than what came after it.
+    # One that was deleted came before, however it is dated.
     others = tx.execute(
         sa.select(runs.c.uid, runs.c.created_at, runs.c.resource_version).where(
             runs.c.namespace == seen.namespace,
@@ -160,8 +163,7 @@ def _add(tx: sa.Connection, seen: SeenRun) -> None:
             runs.c.deleted_at.is_(None),
         )
     ).all()
-    age = (seen.created_at, _version(seen.resource_version))
-    newer = {other.uid for other in others if (other.created_at, _version(other.resource_version)) > age}
+    newer = {other.uid for other in others if _is_newer(other, seen)}
     now = clock.now(tx)
     tx.execute(
         engines.insert(runs).on_conflict_do_nothing(index_elements=[runs.c.uid]),
@@ -184,6 +186,17 @@ def _add(tx: sa.Connection, seen: SeenRun) -> None:
         },
     )
     _delete(tx, [other.uid for other in others if other.uid not in newer])
+
+
+def _is_newer(one: Any, than: SeenRun) -> bool:
+    """Which of two incarnations came later, where both count as living."""
+    apart = one.created_at - than.created_at
+    version, other = _version(one.resource_version), _version(than.resource_version)
+    # No version of the older one is higher than any of the newer one's. That holds within one etcd: restored
+    # from a backup, or in another cluster, it counts anew, and then creations are far apart.
+    if min(version, other) >= 0 and abs(apart) <= CLOCKS_APART:
+        return (version, apart) > (other, timedelta(0))
+    return (apart, version) > (timedelta(0), other)
 
 
 def _text(seen: SeenRun) -> str:

@@ -2,7 +2,7 @@
 
 - observed: added once, updated, read back as it was seen; an older resourceVersion changes nothing
 - incarnations: an older one becomes deleted, a late view of an older one starts deleted, a deleted one stays
-  so and makes none deleted that comes after it
+  so and makes none deleted that comes after it; which is older, by clocks that differ and after a restore
 - found by name: the newest; by name and uid: that one, or none where the uid never had the name
 - two incarnations observed at once leave one that lives
 - lists: runs that are missing from one become deleted, those of other namespaces and later ones do not
@@ -83,7 +83,30 @@ def test_a_run_lives_though_its_deleted_predecessor_was_created_by_a_clock_that_
         assert runs.find(tx, "agents", "r").uid == after.uid
         assert artifacts.currents(tx, [("agents", "r", "log")]) == {("agents", "r", "log"): artifact}
     again = given.run("r", created_at=second + timedelta(seconds=3))
-    assert again.deleted_at is not None
+    assert again.deleted_at is None
+    assert given.get_run(after.uid).deleted_at is not None
+
+
+def test_of_two_that_seem_to_live_the_one_of_the_higher_resource_version_came_later(given: Any) -> None:
+    """Clocks of API servers are seconds apart, and of the older one's deletion was not heard yet."""
+    second = given.seen().created_at
+    before = given.run("r", created_at=second + timedelta(seconds=5), resource_version="10")
+    unheard = given.seen("r", created_at=second + timedelta(seconds=6), resource_version="11")
+    after = given.run("r", created_at=second + timedelta(seconds=4), resource_version="20")
+    echo = given.run("r", uid=before.uid, created_at=before.created_at, phase="Failed", resource_version="12")
+    assert (echo.deleted_at is not None, echo.phase) == (True, None)
+    with given.index.begin() as tx:
+        assert runs.observe(tx, unheard).deleted_at is not None
+        assert runs.find(tx, "agents", "r").uid == after.uid
+    assert given.get_run(after.uid).deleted_at is None
+
+
+def test_after_a_restore_of_etcd_the_one_that_was_created_later_came_later(given: Any) -> None:
+    """Its resourceVersions are counted anew from the backup's."""
+    before = given.run("r", resource_version="1000")
+    after = given.run("r", created_at=before.created_at + timedelta(minutes=5), resource_version="20")
+    assert after.deleted_at is None
+    assert given.get_run(before.uid).deleted_at is not None
 
 
 def test_a_late_view_of_an_older_incarnation_starts_deleted(given: Any) -> None:
