@@ -28,6 +28,8 @@ PAGE = 250
 WATCH_SECONDS = 50
 SHORTEST_WATCH_SECONDS = 1.0
 """One that ends sooner ended as soon as it began."""
+LATE_SECONDS = 5.0
+"""How much later than asked a watch may end. What comes later was kept for a process that was frozen."""
 SILENCE_SECONDS = 55.0
 """A watch that says nothing for so long is dead: its bookmarks and its end come sooner."""
 
@@ -47,7 +49,8 @@ def merged(
 ) -> Iterator[Change]:
     """The changes of every namespace (none named: of all at once), each followed in a thread.
 
-    `Fresh` is given once every one of them was heard since the last `Fresh`. Raises what a feed ends with.
+    `Fresh` is given once every one of them was heard since the last `Fresh`, by the time of the one that was
+    heard longest ago. Raises what a feed ends with.
     """
     ended = threading.Event()
     waiting: queue.Queue[tuple[_Feed, Change | Exception]] = queue.Queue(QUEUED)
@@ -55,7 +58,7 @@ def merged(
     feeds = [_Feed(api, namespace, clock, waiting, ended, paging) for namespace in (namespaces or (None,))]
     for feed in feeds:
         feed.start()
-    heard: set[_Feed] = set()
+    heard: dict[_Feed, float] = {}
     try:
         while not stop.is_set():
             try:
@@ -65,12 +68,13 @@ def merged(
             if isinstance(change, Exception):
                 raise change
             if isinstance(change, Fresh):
-                heard.add(feed)
+                heard[feed] = change.at
                 if len(heard) < len(feeds):
                     continue
+                change = Fresh(min(heard.values()))
                 heard.clear()
             elif isinstance(change, Refused):
-                heard.discard(feed)
+                heard.pop(feed, None)
             yield change
     finally:
         ended.set()
@@ -109,6 +113,7 @@ class _Feed(threading.Thread):
         self._path, self._paging = collection_path(namespace), paging
         self._listing: _Listing | None = None
         self._revision: str | None = None
+        self._watched_until = 0.0
         self._response: urllib3.HTTPResponse | None = None
         self._refused: str | None = None
         self._failures = 0
@@ -131,11 +136,12 @@ class _Feed(threading.Thread):
             if self._revision is None:
                 self._list()
             began = time.monotonic()
+            self._watched_until = began + WATCH_SECONDS + LATE_SECONDS
             heard = self._watch()
             lasted = time.monotonic() - began >= SHORTEST_WATCH_SECONDS
             # What answers and says nothing, as a balancer without an API server can, tells nothing of runs.
             if heard or lasted:
-                self._emit(Fresh())
+                self._emit(self._fresh())
             if not lasted:
                 raise ClusterUnavailableError("the watch ended as soon as it began")
             self._failures = 0
@@ -158,7 +164,7 @@ class _Feed(threading.Thread):
             listing = _Listing(time.monotonic(), began_at)
         while not self._ended.is_set():
             runs, metadata = self._page(listing.token)
-            # It begins with its first page: all show the runs as they were then.
+            # Its place is kept from its first page on: the others show the runs as they were then.
             self._listing = listing
             for run in runs:
                 listing.uids.add(run.seen.uid)
@@ -167,7 +173,7 @@ class _Feed(threading.Thread):
             if not listing.token:
                 uids = frozenset(listing.uids)
                 self._emit(Listed(self._namespace, uids, listing.began, listing.began_at))
-                self._emit(Fresh())
+                self._emit(Fresh(listing.began))
                 self._listing, self._revision = None, metadata["resourceVersion"]
                 return
 
@@ -210,11 +216,14 @@ class _Feed(threading.Thread):
             raise refusal(body.get("code", 500), f"watching {self._path}", json.dumps(body).encode())
         self._failures = 0
         if kind == "BOOKMARK":
-            self._emit(Fresh())
+            self._emit(self._fresh())
         else:
             run = read_run(body)
             self._emit(Deleted(run) if kind == "DELETED" else Present(run))
         self._revision = body["metadata"]["resourceVersion"]
+
+    def _fresh(self) -> Fresh:
+        return Fresh(min(time.monotonic(), self._watched_until))
 
     def _tell(self, refused: str | None) -> None:
         if refused != self._refused:

@@ -53,10 +53,13 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """The API server was heard: the view is current.
+    """The API server was heard: the view is as current as it was then.
 
     By a list, a bookmark, or the end of a watch that lasted or told of something.
     """
+
+    at: float
+    """When, by `time.monotonic()`: rather too early than too late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -86,7 +85,7 @@ class Follower:
                 batch = _next_batch(arriving)
                 while not self._applied(batch) and not stop.wait(1):
                     pass
-                if batch and (failure := batch[-1].failure):
+                if batch and isinstance(failure := batch[-1], Exception):
                     raise failure
         finally:
             ended.set()
@@ -95,9 +94,9 @@ class Follower:
     def _read(self, arriving: "queue.Queue[_Arrived]", ended: threading.Event) -> None:
         try:
             for change in self._cluster.changes(ended, self._now):
-                _put(arriving, _Arrived(self._monotonic(), change), ended)
+                _put(arriving, change, ended)
         except Exception as error:  # noqa: BLE001 - it is raised where the changes are applied
-            _put(arriving, _Arrived(self._monotonic(), failure=error), ended)
+            _put(arriving, error, ended)
 
     def _now(self) -> datetime:
         """By the index's clock, which every process shares."""
@@ -113,9 +112,9 @@ class Follower:
         except IndexUnavailableError as error:
             log.warning("follow.index_unavailable", problem=str(error))
             return False
-        for arrived in batch:
-            if isinstance(arrived.change, Fresh):
-                self._fresh_at = arrived.at
+        for change in batch:
+            if isinstance(change, Fresh):
+                self._fresh_at = change.at
                 # The API server ends watches when the CRD changes.
                 self._schema.doubt()
         return True
@@ -124,11 +123,11 @@ class Follower:
         """Apply a batch in order: changes of single runs together, what concerns many runs by itself."""
         seen: list[tuple[Run, AgentRun]] = []
         together: list[Present | Deleted] = []
-        for arrived in batch:
-            match arrived.change:
-                case Present() | Deleted() as change:
+        for change in batch:
+            match change:
+                case Present() | Deleted():
                     together.append(change)
-                case Listed() | Refused() as change:
+                case Listed() | Refused():
                     seen += self._keep(together)
                     together = []
                     self._take(change)
@@ -282,11 +281,8 @@ class Repairs:
         self._last.pop(uid, None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    at: float
-    change: Change | None = None
-    failure: Exception | None = None
+_Arrived = Change | Exception
+"""A change, or what ended them."""
 
 
 def _next_batch(arriving: "queue.Queue[_Arrived]") -> list[_Arrived]:

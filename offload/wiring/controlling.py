@@ -46,6 +46,8 @@ from offload.wiring.adapters import (
 )
 
 WATCH_EVERY = timedelta(seconds=30)
+WATCH_HEARD = timedelta(seconds=75)
+"""A watch that was heard so lately is well: each is every 50 s, and of several the last one counts."""
 ERASE_EVERY = timedelta(seconds=15)
 STRICTNESS_EVERY = timedelta(seconds=60)
 
@@ -134,7 +136,7 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
         return lambda: "shutting down" if stop.is_set() else why_watch_is_stale(index, namespaces)
 
     def watch_is_fresh() -> bool:
-        return follower.age() <= WATCH_EVERY.total_seconds()
+        return follower.age() <= WATCH_HEARD.total_seconds()
 
     def sweep_due(stop: threading.Event) -> None:
         while why_watch_is_stale(index, namespaces) and not stop.wait(1):

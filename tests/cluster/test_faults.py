@@ -5,9 +5,9 @@
 - a refusal by admission is not a refusal of this identity; a status that is not found is no missing run
 - a kept connection that the server has closed is no outage for a read
 - changes: outages are ridden out without a new list; 410 and an expired page token list again; a list begins
-  before its first page; a watch that is silent, cut off or ends at once is opened again, with pauses; a run
-  that is nested too deep for the parser hides no other; a refusal of this identity is told, holds up no other
-  namespace, and mends itself
+  before its first page; a watch that is silent, cut off or ends at once is opened again, with pauses; what
+  is heard late is old, and of several namespaces the oldest counts; a run that is nested too deep for the
+  parser hides no other; a refusal of this identity is told, holds up no other namespace, and mends itself
 - client-side rate; which configuration is taken, and one that is not usable; a token in a file is always the
   file's
 """
@@ -513,6 +513,7 @@ def test_a_list_begins_before_its_first_page(faulty: Any) -> None:
 
     with closing(faulty(script).cluster.changes(threading.Event(), clock)) as changes:
         listed = next(change for change in changes if isinstance(change, Listed))
+        assert next(changes) == Fresh(listed.began)
     assert asked == ["time", "time", "first", "time", "first", "second", "second"]
     assert listed == Listed(None, frozenset({"uid-first", "uid-second"}))
     assert listed.began_at == times[-1]
@@ -573,7 +574,48 @@ def test_an_answer_that_ends_at_once_and_says_nothing_is_not_fresh(
     assert [type(c) for c in follower.seen] == [Listed, Fresh]  # of the list
     lasting.set()
     follower.wait_for(lambda _: len(follower.seen) > 2)
-    assert follower.seen[-1] == Fresh()
+    assert isinstance(follower.seen[-1], Fresh)
+
+
+def test_what_is_heard_late_is_as_old_as_the_watch_that_told_it(
+    faulty: Any, follow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process was frozen: what the server had sent before was kept for it."""
+    for name, seconds in (("WATCH_SECONDS", 0.2), ("LATE_SECONDS", 0.1), ("SILENCE_SECONDS", 5.0)):
+        monkeypatch.setattr(feed, name, seconds)
+    watched: list[float] = []
+
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        watched.append(time.monotonic())
+        exchange.begin_stream()
+        time.sleep(1)
+        exchange.event("BOOKMARK", {"metadata": {"resourceVersion": "50"}})
+        return exchange.end_stream()
+
+    follower = follow(faulty(script).cluster)
+    follower.wait_for(lambda _: len(follower.seen) > 3)
+    _, _, bookmark, end = follower.seen[:4]
+    assert bookmark == end
+    assert bookmark.at == pytest.approx(watched[0] + 0.3, abs=0.2)
+
+
+def test_of_several_namespaces_the_one_that_was_heard_longest_ago_counts(faulty: Any, follow: Any) -> None:
+    late = threading.Event()
+
+    def script(exchange: Exchange) -> None:
+        if "watch" in exchange.query or ("/namespaces/late/" in exchange.route and not late.is_set()):
+            return exchange.answer(500, {})
+        return exchange.answer(200, a_list())
+
+    server = faulty(script)
+    server.namespaces = ["broken", "late"]
+    follower = follow(server.cluster)
+    listed = follower.wait_for(lambda c: isinstance(c, Listed))
+    time.sleep(0.5)
+    late.set()
+    assert follower.wait_for(lambda c: isinstance(c, Fresh)) == Fresh(listed.began)
 
 
 def test_a_server_that_ends_every_watch_at_once_is_not_flooded(faulty: Any, follow: Any) -> None:

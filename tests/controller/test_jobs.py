@@ -122,7 +122,7 @@ def test_a_controller_whose_watch_is_broken_does_not_silence_the_others(index: I
     broken = do_jobs(index, job_named(WATCH, index, age=float("inf")), "broken")
     time.sleep(0.5)
     assert why_watch_is_stale(index)
-    well = do_jobs(index, job_named(WATCH, index), "well")
+    well = do_jobs(index, job_named(WATCH, index, age=60.0), "well")
     eventually(lambda: why_watch_is_stale(index) is None)
     end(broken, well)
 

@@ -240,13 +240,14 @@ def test_a_run_that_cannot_be_looked_at_holds_up_no_other(
 
 
 class Told:
-    """A cluster that tells of these changes, and then of none."""
+    """A cluster that tells of these changes, is fresh, and tells of none any more."""
 
     def __init__(self, changes: Sequence[Change]) -> None:
         self._changes = changes
 
-    def changes(self, stop: threading.Event, clock: Clock) -> Iterator[Change]:  # noqa: ARG002 - the interface's
+    def changes(self, stop: threading.Event, _clock: Clock) -> Iterator[Change]:
         yield from self._changes
+        yield Fresh(time.monotonic())
         stop.wait()
 
 
@@ -264,7 +265,7 @@ def test_a_run_that_the_index_cannot_keep_holds_up_no_other(
 ) -> None:
     before, refused, after = (room.create(observe=False) for _ in range(3))
     refused = replace(refused, seen=replace(refused.seen, **odd))
-    changes = [*map(Present, (before, refused, after)), Fresh()]
+    changes = list(map(Present, (before, refused, after)))
     index = Index.connect(create_database())
     with closing(index), following(follower_of(index, room, changes)), index.read() as tx:
         assert runs.get(tx, refused.seen.uid) is None
@@ -284,7 +285,7 @@ def test_two_controllers_whose_lists_come_in_other_orders_never_wait_in_a_circle
 
     def follow(changes: Sequence[Change]) -> None:
         index = Index.connect(url)
-        with closing(index), following(follower_of(index, room, [*changes, Fresh()])):
+        with closing(index), following(follower_of(index, room, changes)):
             pass
 
     url = create_database()
@@ -307,7 +308,7 @@ def test_a_run_that_another_keeps_while_a_list_waits_for_the_index_is_not_gone(
         time.sleep(time.monotonic() - listed.began + 0.1)
         return real(index)
 
-    follower = follower_of(room.index, room, [listed, Fresh()])
+    follower = follower_of(room.index, room, [listed])
     with monkeypatch.context() as patch:
         patch.setattr(Index, "begin", begin)
         with following(follower):
@@ -327,13 +328,11 @@ def test_a_run_that_another_keeps_while_this_host_stands_still_is_not_gone(room:
                 runs.observe(tx, run.seen)
             time.sleep(0.1)
             yield Listed(NAMESPACE, frozenset(), began=0.0, began_at=began_at)
-            yield Fresh()
+            yield Fresh(0.0)
             stop.wait()
 
     cluster: Any = Suspended()
-    follower = Follower(
-        room.index, cluster, Echoes(), room.schema, publisher=None, monotonic=lambda: 0.0
-    )
+    follower = Follower(room.index, cluster, Echoes(), room.schema, publisher=None, monotonic=lambda: 0.0)
     with following(follower):
         pass
     assert room.run(run).deleted_at is None
