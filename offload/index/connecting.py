@@ -50,7 +50,15 @@ def postgresql_engine(url: sa.URL, *, connections: int) -> sa.Engine:
         pool_timeout=BUSY_SECONDS,
         pool_use_lifo=True,
     )
-    _bound_waiting(engine)
+    _end_where_silent(engine)
+    _bound_sessions(engine)
+    return engine
+
+
+def postgresql_listening_engine(url: sa.URL) -> sa.Engine:
+    """An engine without a pool, whose wait for an answer is bounded, and that for notifications is not."""
+    engine = sa.create_engine(_psycopg(url), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    _end_where_silent(engine)
     return engine
 
 
@@ -120,8 +128,9 @@ class _Impatient(psycopg.Connection[Any]):
     """
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """As psycopg's, which is how it waits for every answer."""
-        return super().wait(self._bounded(gen), *args, **options)
+        """As psycopg's, which is how it waits for every answer; its waits for notifications have an end."""
+        bounded = self._bounded(gen) if options.get("timeout") is None else gen
+        return super().wait(bounded, *args, **options)
 
     def _bounded(self, gen: Any) -> Any:
         until = time.monotonic() + SILENCE_SECONDS
@@ -137,11 +146,13 @@ class _Impatient(psycopg.Connection[Any]):
             return end.value
 
 
-def _bound_waiting(engine: sa.Engine) -> None:
+def _end_where_silent(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "do_connect")
     def connecting(dialect: Any, record: Any, args: Any, options: Any) -> Any:  # noqa: ARG001 - the signature is SQLAlchemy's
         return _Impatient.connect(*args, **options)
 
+
+def _bound_sessions(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
         connection.execute(

@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
+
+from offload.index.connecting import postgresql_listening_engine
 
 CHANNEL = "offload_dirty"
 """PostgreSQL's NOTIFY channel on which a commit that makes runs dirty is announced."""
@@ -58,7 +59,7 @@ class NotifyWakeups:
     """
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = sa.create_engine(engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        self._engine = postgresql_listening_engine(engine.url)
         self._listening: sa.Connection | None = None
         self._heard = False
         self._turn = threading.Lock()

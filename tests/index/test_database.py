@@ -8,7 +8,7 @@
   transaction, no tables, no free connection; a value that is refused is no such failure
 - a URL that is not ours is refused without showing its password, and so is an SQLite that is too old
 - waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
-  wake-up can be missed
+  wake-up can be missed; a server that falls silent holds no waiter up
 - SQLite: every commit is on disk before it is acknowledged; many may open a new file at once
 """
 
@@ -29,7 +29,8 @@ import pytest
 import sqlalchemy as sa
 
 from offload.errors import ConfigError, IndexUnavailableError
-from offload.index import Index, clock, publishing, runs, schema, wakeups
+from offload.index import Index, clock, connecting, publishing, runs, schema, wakeups
+from tests.programs import Wire
 
 
 def test_an_exception_rolls_back(given: Any) -> None:
@@ -298,6 +299,42 @@ def test_a_lost_connection_is_made_again(given: Any, waiting: Any) -> None:
             )
         )
     assert waiting(lambda: given.artifact(run.uid, "a")) < 5
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("asked", ["LISTEN", "NOTIFY"])
+def test_a_server_that_falls_silent_holds_no_waiter_up(
+    url: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "SILENCE_SECONDS", 1.0)
+    parsed = sa.make_url(url)
+    wire = Wire(parsed.port or 0)
+    cutting = threading.Timer(20, wire.cut)  # what else would end it
+
+    def fall_silent(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:  # noqa: ARG001 - the signature is SQLAlchemy's
+        if statement.startswith(asked):
+            wire.hold_up()
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", fall_silent)
+    cutting.start()
+    try:
+        with closing(
+            Index.connect(parsed.set(port=wire.port).render_as_string(hide_password=False))
+        ) as index:
+            assert seconds_of_waiting(index, 0.2) < 10
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", fall_silent)
+        cutting.cancel()
+        wire.cut()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_who_listens_may_wait_longer_than_for_an_answer(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_up_wakeups(index)
+    monkeypatch.setattr(connecting, "SILENCE_SECONDS", 0.1)
+    assert seconds_of_waiting(index, 1) >= 1
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
