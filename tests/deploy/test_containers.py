@@ -3,6 +3,7 @@
 - hadolint and the compose specification find nothing
 - the image has a user of its own, is built from locks with hashes, and its build sees what it copies
 - each service of ours is confined; only loopback is published; every health check is for a shell
+- what serves and controls may end in the time that it takes
 - each command and flag, and each environment variable, is one that there is
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from offload.domain.quantities import parse_duration
 from offload.settings import Settings, environment_names
 
 DOCKERFILES = ["Dockerfile", "deploy/compose/seaweedfs.Dockerfile"]
@@ -76,6 +78,12 @@ def test_a_container_is_confined(name: str, services: dict[str, Any]) -> None:
 def test_only_serve_and_the_stand_in_are_published_and_on_loopback(services: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published == {"serve": ["127.0.0.1:8080:8080"], "standin": ["127.0.0.1:8001:8001"]}
+
+
+@pytest.mark.parametrize("name", ["serve", "controller"])
+def test_an_engine_waits_until_requests_in_flight_have_ended(name: str, services: dict[str, Any]) -> None:
+    grace = Settings.model_fields["shutdown_grace"].default
+    assert parse_duration(services[name]["stop_grace_period"]) > grace
 
 
 def test_every_image_has_a_tag(services: dict[str, Any]) -> None:
