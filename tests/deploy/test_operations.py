@@ -1,9 +1,12 @@
 """What docs/operations.md says of `deploy/`.
 
 - the memory limit of serve, in a Pod as in the compose file, holds what its settings admit at once
+- the commands for a namespace of another name leave none of ours where it was
 """
 
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,3 +61,25 @@ def test_a_container_may_hold_what_its_settings_admit(root: Path, most_memory: A
 
 def test_the_sum_is_told(root: Path, most_memory: Any) -> None:
     assert f"By default that is {format_size(most_memory({}))} for each" in (root / PAGE).read_text()
+
+
+def test_the_service_may_be_in_a_namespace_of_another_name(
+    root: Path, render: Render, tmp_path: Path
+) -> None:
+    [commands] = re.findall(
+        r"a namespace that is not called `offload`.*?```sh\n(.*?)```", (root / PAGE).read_text(), re.DOTALL
+    )
+    assert all(line.startswith("sed ") for line in commands.splitlines())
+    deploy = tmp_path / "deploy"
+    shutil.copytree(root / "deploy", deploy)
+    (deploy / "overlays/example").rename(deploy / "overlays/YOURS")
+    subprocess.run(["sh", "-ec", commands.replace("NAME", "elsewhere")], cwd=tmp_path, check=True)
+
+    objects = [
+        one for folder in ("overlays/YOURS", "base/rbac-cluster") for one in render(str(deploy / folder))
+    ]
+    [namespace] = [one for one in objects if one["kind"] == "Namespace"]
+    assert namespace["metadata"]["name"] == "elsewhere"
+    subjects = [subject for one in objects for subject in one.get("subjects", [])]
+    assert {subject["namespace"] for subject in subjects} == {"elsewhere"}
+    assert {one["metadata"].get("namespace", "elsewhere") for one in objects} == {"elsewhere", "agents"}
