@@ -3,7 +3,7 @@
 - install in an empty cluster: artifacts reach the status; uninstall: nothing of ours stays, and AgentRuns are
   as they were, but for their status
 - roll out beside another controller: observe, adopt, cap, tighten, strict; and back, with the image of the
-  release before on the newer index
+  release before on the newer index; lists of more bytes than the usual cap come through, and come back
 - the schema that is tightened while runs break it: they are mended, and get no worse; from Kubernetes 1.33 on
   they change otherwise
 """
@@ -194,7 +194,8 @@ def test_install_and_uninstall(place: Place) -> None:
 def test_the_rollout_and_the_way_back(place: Place) -> None:  # noqa: PLR0915 - one story, step by step
     place.kubectl("create", "-f", str(EARLY))
     place.kubectl("create", "-f", "-", stdin=other_controller(ARTIFACTS_MAX="50", ARTIFACTS_STRICT="true"))
-    entries = [{"name": f"far-{number}", "url": f"https://host/{number}"} for number in range(60)]
+    # 50 of them are within 64 KiB, 60 are not.
+    entries = [{"name": f"far-{number}", "url": f"https://host/{number:01200}"} for number in range(60)]
     until_served(place)
     place.create("inline", artifacts=[{"name": "log", "url": "data:text/plain,hello"}], phase="Running")
     place.create("long", artifacts=[{"name": "far", "url": FAR}], phase="Running")
@@ -244,8 +245,9 @@ def test_the_rollout_and_the_way_back(place: Place) -> None:  # noqa: PLR0915 - 
     place.shell.run(BACK)
     until(lambda: len(place.names("many")) == 60, 60)
     place.create("back", phase="Running")
-    place.put("back", 60)
-    until(lambda: len(place.names("back")) == 60)
+    place.put("back", 150)
+    until(lambda: len(place.names("back")) == 150)
+    assert len(json.dumps(place.status("back")["artifacts"], separators=(",", ":"))) > 64 * 1024
     assert place.status("back")["phase"] == "Running"
     assert place.status("strict")["phase"] == "Failed"
     place.write("back", artifacts=[*place.status("back")["artifacts"], entries[0]])
