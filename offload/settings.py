@@ -183,7 +183,8 @@ class Settings(BaseSettings):
     )
     shutdown_grace: Duration = Field(
         timedelta(seconds=25),
-        description="How long running requests may go on after SIGTERM; under the Pod's own grace.",
+        description="How long running requests may go on after SIGTERM, bodies that are still being read 7 s "
+        "less; under the Pod's own grace.",
     )
 
     retention_file: Path | None = Field(

@@ -2,7 +2,7 @@
 
 Cases: every setting has its row, with every name, its default, its unit and its reason, and no row is left
 over; variables without our prefix set nothing; the memory for uploads holds the largest one's window; sweeps
-have a pause between them.
+have a pause between them; it is told how much earlier than requests bodies are ended.
 """
 
 import re
@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from offload.domain.quantities import format_duration, format_size
 from offload.errors import ConfigError
 from offload.settings import CommaList, Duration, Port, Settings, Size, environment_names, load_settings
+from offload.wiring import serving
 
 TEXT = (Path(__file__).parents[2] / "docs/settings.md").read_text()
 MIB = 2**20
@@ -37,6 +38,10 @@ def test_no_row_is_left_over() -> None:
     others = re.findall(r"^\| `([A-Z0-9_]+)`", TEXT.partition("\n## Other")[2], re.MULTILINE)
     assert sorted(documented) == sorted(names + others)
     assert not set(others) & set(names)
+
+
+def test_how_much_earlier_bodies_are_ended_is_told() -> None:
+    assert f"still being read {serving._END_SOURCES_BEFORE:.0f} s less" in row("shutdown_grace")
 
 
 def row(name: str) -> str:

@@ -1,7 +1,7 @@
 """The commands of docs/operations.md, as they stand there, on an API server of their own.
 
-- install in an empty cluster: artifacts reach the status; uninstall: nothing of ours stays, and AgentRuns are
-  as they were, but for their status
+- install in an empty cluster, change credentials: artifacts reach the status; uninstall: nothing of ours
+  stays, and AgentRuns are as they were, but for their status
 - roll out beside another controller: observe, adopt, cap, tighten, strict; and back, with the image of the
   release before on the newer index; lists of more bytes than the usual cap come through, and come back
 - the schema that is tightened while runs break it: they are mended, and get no worse; from Kubernetes 1.33 on
@@ -32,6 +32,7 @@ from tests.programs import ROOT, until
 
 PAGE = (ROOT / "docs/operations.md").read_text()
 SECRETS, APPLY = blocks(PAGE, "## Install")
+CREDENTIALS, TOKENS = blocks(PAGE, "### Change credentials")
 OBSERVE, KEEP_NATIVE, COMPARE, ADOPT, CAP, TIGHTEN, STRICT = blocks(
     PAGE, "## Rollout where AgentRuns are there already"
 )
@@ -176,6 +177,8 @@ def test_install_and_uninstall(place: Place) -> None:
     place.create("other", artifacts=[{"name": "far", "uri": "https://host/far"}])
     before = place.untouched()
     place.install(APPLY)
+    place.shell.run(CREDENTIALS)
+    assert "secret/offload-tokens replaced" in place.shell.run(TOKENS)
     place.put("demo", 2)
     until(lambda: sorted(place.names("demo")) == ["part-0", "part-1"])
     assert place.untouched() == before
