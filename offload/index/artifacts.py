@@ -138,6 +138,13 @@ def known_ids(tx: sa.Connection, ids: Iterable[UUID]) -> set[UUID]:
     return known
 
 
+def are_stored_under(tx: sa.Connection, bucket: str, start: str) -> bool:
+    """Whether a stored artifact is in `bucket` by a key that begins with `start`. Reads all rows if not."""
+    under = sa.func.substr(artifacts.c.key, 1, len(start)) == start
+    stored = sa.select(artifacts.c.id).where(artifacts.c.state == State.STORED.value, under)
+    return tx.scalars(stored.where(artifacts.c.bucket == bucket).limit(1)).first() is not None
+
+
 def mark_lost(tx: sa.Connection, id: UUID) -> None:  # noqa: A002 - the column's own name
     """Say that the store no longer has a stored artifact's bytes. They are never deleted for it."""
     end(tx, [id], state=State.LOST, by="store")

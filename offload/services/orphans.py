@@ -52,17 +52,21 @@ class Claim(StrEnum):
     FOREIGN = "foreign"
     """The marker names another index."""
     UNMARKED = "unmarked"
-    """Objects are there and no marker: whose they are cannot be known."""
+    """No marker is there, but objects are, or should be: whose the prefix is cannot be known."""
 
 
 def claim_prefix(index: Index, objects: Objects, *, prefix: str, anyway: bool = False) -> Claim:
     """Mark an unused prefix as this index's own; call it before the first upload.
 
-    A prefix that is in use stays as it is, unless `anyway`: an operator's word that its objects are this
-    index's. The cleaner runs under `Claim.OURS` alone.
+    A prefix that is in use stays as it is. So does an empty one where the index has artifacts: it is another
+    store's, or its disk was lost, and beside our marker what is missing is lost for good. `anyway` is an
+    operator's word that what is there is this index's, and all that is left. The cleaner runs under
+    `Claim.OURS` alone.
     """
     claim, in_use = claim_of(index, objects, prefix=prefix)
     if claim is Claim.OURS or (in_use and not anyway):
+        return claim
+    if not anyway and has_artifacts(index, objects, prefix=prefix):
         return claim
     objects.write(marker_key(prefix), str(_identity(index)).encode())
     return Claim.OURS
@@ -83,6 +87,12 @@ def claim_on(index: Index, objects: Objects, prefix: str) -> Claim:
     except ObjectMissingError:
         return Claim.UNMARKED
     return Claim.OURS if marker.strip() == str(_identity(index)).encode() else Claim.FOREIGN
+
+
+def has_artifacts(index: Index, objects: Objects, *, prefix: str) -> bool:
+    """Whether the index has stored artifacts whose bytes should be under the prefix."""
+    with index.read() as tx:
+        return artifacts.are_stored_under(tx, objects.bucket, root(prefix))
 
 
 def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an operator's word

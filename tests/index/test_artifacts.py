@@ -5,6 +5,7 @@
 - the current versions of many names at once, each in the newest incarnation of its run
 - history: each filter, both orders, all pages without gaps or repeats
 - known ids: rows whose bytes were not erased
+- whether anything stored has a key that begins so
 - lost: a tombstone whose bytes are never to be erased, and which gives the name to the version before
 - every offered filter and order is answered from an index
 """
@@ -177,6 +178,24 @@ def test_ids_are_known_until_their_bytes_are_erased(given: Any) -> None:
         sweeping.erased(tx, [lost])
         assert artifacts.known_ids(tx, [*strangers, stored, ended, erased, lost]) == {stored, ended, lost}
         assert artifacts.known_ids(tx, []) == set()
+
+
+def test_what_is_stored_is_found_by_the_beginning_of_its_key(given: Any) -> None:
+    run = given.run()
+    ended, stored = (
+        given.new(run.uid, name, location=Location("b", f"Team_1/{name}/x")) for name in ("ended", "stored")
+    )
+    given.artifacts([ended, stored])
+    with given.index.begin() as tx:
+        sweeping.tombstone(tx, [ended.id], state=State.DELETED, by="token:t")
+    with given.index.read() as tx:
+        found = [
+            (bucket, start)
+            for bucket in ("b", "other")
+            for start in ("", "Team_1/", "team_1/", "TeamX1/", "Team_1/ended/", "Team_1/stored/x")
+            if artifacts.are_stored_under(tx, bucket, start)
+        ]
+    assert found == [("b", ""), ("b", "Team_1/"), ("b", "Team_1/stored/x")]
 
 
 def test_a_lost_artifact_is_a_tombstone_whose_bytes_are_never_erased(given: Any) -> None:

@@ -7,6 +7,7 @@
 - what the doctor left goes
 - abandoned multipart uploads are aborted; young and strange ones stay, and those of a longer prefix
 - a prefix is claimed once, also by two processes at once; a missing or another index's marker stops the pass
+- an empty prefix where the index has artifacts is claimed by an operator's word alone
 - more than 100 orphans and 20 % of what is stored stop the pass, unless an operator says so
 - a row that comes between the listing and the deletion saves its object
 """
@@ -225,6 +226,31 @@ def test_a_prefix_in_use_is_claimed_by_an_operators_word_alone(
 
     assert claim_prefix(index, objects, prefix=prefix, anyway=True) is Claim.OURS
     assert clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER).removed == 1
+
+
+@pytest.mark.parametrize("objects", ["memory"], indirect=True)
+def test_an_empty_prefix_where_the_index_has_artifacts_is_claimed_by_an_operators_word_alone(
+    index: Index, objects: Objects, prefix: str
+) -> None:
+    artifact_id = uuid4()
+    record(index, artifact_id, Location(objects.bucket, f"{prefix}/agents/run/x"), "lost with its disk")
+
+    assert claim_prefix(index, objects, prefix=prefix) is Claim.UNMARKED
+    assert keys_in(objects, prefix) == set()
+    assert claim_prefix(index, objects, prefix=f"{prefix}-beside") is Claim.OURS
+    assert claim_prefix(index, MemoryObjects(bucket="another"), prefix=prefix) is Claim.OURS
+
+    assert claim_prefix(index, objects, prefix=prefix, anyway=True) is Claim.OURS
+
+
+@pytest.mark.parametrize("objects", ["memory"], indirect=True)
+def test_an_empty_prefix_where_all_has_ended_is_claimed(index: Index, objects: Objects, prefix: str) -> None:
+    artifact_id = uuid4()
+    record(index, artifact_id, Location(objects.bucket, f"{prefix}/agents/run/x"), "ended")
+    with index.begin() as tx:
+        sweeping.tombstone(tx, [artifact_id], state=State.EXPIRED, by="rule:x")
+
+    assert claim_prefix(index, objects, prefix=prefix) is Claim.OURS
 
 
 @pytest.mark.parametrize(("rows", "orphans", "goes_on"), [(0, 100, True), (0, 101, False), (505, 101, True)])

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -29,10 +30,12 @@ from typer.testing import CliRunner
 from offload.cli.main import app
 from offload.cluster.standin import StandIn
 from offload.dev.stores import SeaweedFS, StoreAddress
+from offload.domain.artifact import Location, NewArtifact
 from offload.domain.keys import MARKER
 from offload.domain.run import SeenRun
 from offload.errors import StoreUnavailableError
 from offload.index import Index, leases, migrate, publishing, runs, sweeping
+from offload.index.recording import record_all
 from offload.objects.s3 import S3Objects
 from offload.services.doctor import Check, Finding, State, examine, is_broken
 from offload.services.doctor.beside import BesidePart
@@ -384,6 +387,40 @@ def test_a_prefix_is_ours_or_anothers_or_unmarked(
     foreign = doctor()["store", "prefix"]
     assert foreign.state is State.BROKEN
     assert "OFFLOAD_S3_PREFIX" in foreign.remedy
+
+
+def test_an_empty_prefix_where_the_index_has_artifacts_is_another_stores(
+    doctor: Doctor, surroundings: Path
+) -> None:
+    assert doctor()["store", "prefix"].state is State.OK
+    index = adapters.open_index(load_settings())
+    stored(index, Location(load_settings().s3_bucket, f"{surroundings.name}/agents/run/uid/id/name"))
+    index.close()
+
+    emptied = doctor()["store", "prefix"]
+
+    assert emptied.state is State.BROKEN
+    assert "is empty, and the index has artifacts there" in emptied.found
+    assert "OFFLOAD_S3_ENDPOINT_URL" in emptied.remedy
+    assert "offload orphans --claim, and each is lost once it is read" in emptied.remedy
+
+
+def stored(index: Index, location: Location) -> None:
+    """A row of an artifact whose bytes should be there."""
+    new = NewArtifact(
+        id=uuid4(),
+        run_uid="uid",
+        name="name",
+        type="log",
+        content_type="text/plain",
+        size_bytes=1,
+        sha256=bytes(32),
+        location=location,
+        stored_since=datetime.now(UTC),
+    )
+    with index.begin() as tx:
+        runs.observe(tx, SeenRun("uid", "agents", "run", datetime.now(UTC)))
+        record_all(tx, [new], grace=timedelta(hours=1), again=False)
 
 
 def test_risky_settings_are_warnings(doctor: Doctor) -> None:

@@ -13,7 +13,7 @@ from offload.index import Index
 from offload.objects.inspection import Inspection, LifecycleRule, Versioning
 from offload.objects.interface import Objects
 from offload.services.doctor.findings import Check, Verdict, broken, ok, warning
-from offload.services.orphans import Claim, claim_of
+from offload.services.orphans import Claim, claim_of, has_artifacts
 
 PART = "store"
 _CONTENT = b"offload doctor"
@@ -147,8 +147,10 @@ class StorePart:
         yield judge_clock(self.inspection().clock_ahead(), refused_from=_SKEW_REFUSED)
 
     def _claim(self) -> Iterator[Verdict]:
-        claim, in_use = claim_of(self.index(), self.objects(), prefix=self.prefix)
-        yield _judge_claim(claim, self.prefix, in_use=in_use)
+        index, objects = self.index(), self.objects()
+        claim, in_use = claim_of(index, objects, prefix=self.prefix)
+        emptied = not in_use and has_artifacts(index, objects, prefix=self.prefix)
+        yield _judge_claim(claim, self.prefix, in_use=in_use, emptied=emptied)
 
     def _present(self) -> Objects:
         """The store, where the bucket is not missing: some stores make a bucket that is written to."""
@@ -223,7 +225,7 @@ def _is_there(objects: Objects, location: Location) -> bool:
     return True
 
 
-def _judge_claim(claim: Claim, prefix: str, *, in_use: bool) -> Verdict:
+def _judge_claim(claim: Claim, prefix: str, *, in_use: bool, emptied: bool) -> Verdict:
     if claim is Claim.OURS:
         return ok(f"{prefix!r} is this index's own")
     if claim is Claim.FOREIGN:
@@ -231,9 +233,16 @@ def _judge_claim(claim: Claim, prefix: str, *, in_use: bool) -> Verdict:
             f"{prefix!r} belongs to another index; orphans are not removed",
             "another OFFLOAD_S3_PREFIX; or, if that index is no more: offload orphans --claim",
         )
+    if emptied:
+        return broken(
+            f"{prefix!r} is empty, and the index has artifacts there; reads of them are told to come back",
+            f"{_BUCKET}, or bring the objects back, marker included; if they are gone for good: "
+            "offload orphans --claim, and each is lost once it is read",
+        )
     if not in_use:
         return ok(f"{prefix!r} is unused; `offload serve` marks it as its own")
     return warning(
         f"{prefix!r} has objects and no marker; orphans are not removed",
-        "if they are this index's: offload orphans --claim",
+        "if they are this index's, and all that it has: offload orphans --claim. "
+        "What is missing is lost then, once it is read",
     )
