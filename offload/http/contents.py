@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from offload import errors
 from offload.domain.access import Permission
-from offload.domain.artifact import Artifact
+from offload.domain.artifact import Artifact, Location
 from offload.domain.digests import format_digest
 from offload.domain.ranges import parse_range
 from offload.errors import ObjectMissingError, TooManyDownloadsError
@@ -178,18 +178,20 @@ class _Bytes(StreamingResponse):
         self._artifact, self._first, self._last = artifact, first, last
 
     async def stream_response(self, send: Send) -> None:
-        objects, artifact, places = self._parts.objects, self._artifact, self._parts.downloads
-        connection = self._request.scope["extensions"]["offload.connection"]
+        artifact, places = self._artifact, self._parts.downloads
         if places.locked():
             raise TooManyDownloadsError(retry_after=1)
-        try:
-            async with (
-                places,
-                objects.get(artifact.location, first=self._first, last=self._last) as stream,
-            ):
-                await self._pass_on(stream, _timed(send, self._parts.stall_seconds, **connection))
-        except ObjectMissingError:
-            await run_in_threadpool(self._parts.browse.refuse_missing, artifact)
+        async with places:
+            try:
+                await self._stream_from(artifact.location, send)
+            except ObjectMissingError:
+                elsewhere = await run_in_threadpool(self._parts.browse.find_again, artifact)
+                await self._stream_from(elsewhere, send)
+
+    async def _stream_from(self, location: Location, send: Send) -> None:
+        connection = self._request.scope["extensions"]["offload.connection"]
+        async with self._parts.objects.get(location, first=self._first, last=self._last) as stream:
+            await self._pass_on(stream, _timed(send, self._parts.stall_seconds, **connection))
 
     async def _pass_on(self, stream: AsyncIterator[bytes], send: Send) -> None:
         self.body_iterator = stream

@@ -10,7 +10,7 @@ import structlog
 
 from offload.cluster.interface import Cluster
 from offload.domain import retention
-from offload.domain.artifact import Artifact, State
+from offload.domain.artifact import Artifact, Location, State
 from offload.domain.differences import Difference, differences
 from offload.domain.limits import PAGE_MOST
 from offload.domain.pointers import Reason, StatusSchema, addresses, fingerprint, status_entries
@@ -22,8 +22,10 @@ from offload.errors import (
     AgentRunGoneError,
     ArtifactDeletedError,
     ArtifactExpiredError,
+    ArtifactGoneError,
     ArtifactLostError,
     ArtifactNotFoundError,
+    ObjectMissingError,
     PointersNotKeptError,
     RunNotFoundError,
     StoreUnavailableError,
@@ -228,25 +230,39 @@ class Browse:
         pending = differences(status, projection.patch_for(status)) if projection else []
         return Explanation(run, entries, absent, others, pending)
 
-    def refuse_missing(self, artifact: Artifact) -> None:
-        """Raise what a reader of `artifact` is told whose bytes the store does not have.
+    def find_again(self, artifact: Artifact) -> Location:
+        """Where the bytes of `artifact` are that are not where its row says; or raise what a reader is told.
 
-        They may have gone by rule or request since the row was read. Else they are lost, and the row says so
-        from now on; but only a store whose marker names this index is believed: behind another bucket or an
-        empty disk, everything would look lost.
+        They may have gone by rule or request since the row was read, or be there as another version: a bucket
+        that was restored by copying has others. Else they are lost, and the row says so from now on; but only
+        a store whose marker names this index is believed: behind another bucket or an empty disk, everything
+        would look lost.
 
         Raises:
             ArtifactGoneError: the bytes are gone for good.
             StoreUnavailableError: that is not certain.
         """
         refuse_ended(self.artifact(artifact.id))
+        if copied := self._copy_of(artifact):
+            return copied
         ours = claim_on(self._index, self._objects, self._prefix) is Claim.OURS
         log.error("browse.missing_object", artifact=str(artifact.id), key=artifact.location.key, lost=ours)
         if not ours or artifact.location.bucket != self._objects.bucket:
             raise StoreUnavailableError("the store does not have these bytes, or is not the one it was")
         with self._index.begin() as tx:
             artifacts.mark_lost(tx, artifact.id)
-        refuse_ended(self.artifact(artifact.id))
+        raise _gone(self.artifact(artifact.id))
+
+    def _copy_of(self, artifact: Artifact) -> Location | None:
+        """The newest version of the key, where the row names one. Keys have ids: it can only be a copy."""
+        pinned = artifact.location
+        if pinned.version_id is None:
+            return None
+        try:
+            newest = self._objects.head(Location(pinned.bucket, pinned.key))
+        except ObjectMissingError:
+            return None
+        return newest.location if newest.size_bytes == artifact.size_bytes else None
 
     def _served_schema(self, run: Run) -> StatusSchema | None:
         """None where status can list nothing: the run is deleted, or the schema keeps no pointers."""
@@ -300,9 +316,12 @@ def _why_absent(
 
 def refuse_ended(artifact: Artifact) -> None:
     """Raise what a reader of an ended artifact is told: by whom or which rule, and when."""
-    if artifact.state is State.STORED:
-        return
+    if artifact.state is not State.STORED:
+        raise _gone(artifact)
+
+
+def _gone(artifact: Artifact) -> ArtifactGoneError:
     when = f" at {format_time(artifact.ended_at)}" if artifact.ended_at else ""
-    raise _GONE[artifact.state](
+    return _GONE[artifact.state](
         f"artifact {artifact.id} is {artifact.state}{when} by {artifact.ended_by}; its history stays"
     )
