@@ -31,6 +31,7 @@ from offload.index.recorder import Recorder
 from offload.index.schema import leases
 from offload.objects.memory import MemoryObjects
 from offload.services.adopt import Adopter
+from offload.services.continuity import note_continuity
 from offload.services.echoes import Echoes
 from offload.services.follow import Follower
 from offload.services.publish import Outcome, Publisher
@@ -71,6 +72,13 @@ class Server(Protocol):
 
     @property
     def url(self) -> str: ...
+
+
+def keep_up(index: Index, *, since: datetime) -> None:
+    """Have the index been kept up without a gap since then."""
+    note_continuity(index)
+    with index.begin() as tx:
+        tx.execute(sa.update(leases).where(leases.c.name == "unbroken-since").values(done_at=since))
 
 
 class Room:

@@ -138,6 +138,15 @@ def known_ids(tx: sa.Connection, ids: Iterable[UUID]) -> set[UUID]:
     return known
 
 
+def erased_ids(tx: sa.Connection, ids: Iterable[UUID]) -> set[UUID]:
+    """Those of `ids` whose row says that their bytes were erased."""
+    erased: set[UUID] = set()
+    for piece in in_pieces(ids):
+        gone = sa.select(artifacts.c.id).where(artifacts.c.id.in_(piece), artifacts.c.erased_at.is_not(None))
+        erased.update(tx.scalars(gone))
+    return erased
+
+
 def are_stored_under(tx: sa.Connection, bucket: str, start: str) -> bool:
     """Whether a stored artifact is in `bucket` by a key that begins with `start`. Reads all rows if not."""
     under = sa.func.substr(artifacts.c.key, 1, len(start)) == start

@@ -4,12 +4,14 @@ An object is an orphan once it is older than the grace period, its key is that o
 knows, and the index has no row for the id in it. A key alone tells too little: under a prefix that is the
 beginning of another one, keys of the other can look like ours. A marker under the prefix says which index the
 objects belong to, so that another index never takes them for orphans, and what lies beside a marker further
-down is left alone. A pass that finds implausibly many removes none, since an index that was restored from a
-backup does not know what came after it.
+down is left alone.
+
+An index that was restored from a backup does not know what came after it. So what was made before the index
+was kept up without a gap is in doubt and stays, and a pass that finds implausibly many removes none.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
@@ -20,11 +22,14 @@ from offload.domain.limits import DELETE_BATCH
 from offload.errors import ObjectMissingError
 from offload.index import Index, Transaction, artifacts, meta, sweeping
 from offload.objects.interface import ObjectInfo, Objects
+from offload.services.continuity import unbroken_since
 
 GUARD_COUNT = 100
 GUARD_SHARE = 0.2
 """A pass removes nothing where it finds more orphans than this count, and more than this share of what is
 stored in number or in bytes: the same guard as the sweep's."""
+
+_EVER, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,11 @@ class OrphanReport:
     """Orphans, removed or not."""
     removed: int = 0
     removed_bytes: int = 0
+    in_doubt: int = 0
+    in_doubt_bytes: int = 0
+    """Objects without a row that stay, since they were not made after `unbroken_since`."""
+    unbroken_since: datetime | None = None
+    """Since when the index has been kept up without a gap; None where it is not."""
     aborted_uploads: int = 0
     stopped_because: str | None = None
     """Why the pass did not remove what it found; None where it did."""
@@ -106,8 +116,8 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
 ) -> OrphanReport:
     """Remove orphans, and abort multipart uploads of known runs, older than `grace`, in one listing.
 
-    `beyond_guard` is an operator's word that so many orphans are right. A pass that is interrupted harms
-    nothing and is simply repeated.
+    `beyond_guard` is an operator's word that what has no row is an orphan, however much and however old. A
+    pass that is interrupted harms nothing and is simply repeated.
     """
     claim = claim_on(index, objects, prefix)
     if claim is not Claim.OURS:
@@ -115,28 +125,40 @@ def clean_orphans(  # noqa: PLR0913 - two stores, where, since when, and an oper
     before = (now or datetime.now(UTC)) - grace
     with index.read() as tx:
         stored = sweeping.stored_totals(tx)
-    seen, size = 0, 0
+        since = unbroken_since(tx)
+    after = _EVER if beyond_guard else since or _NEVER
+    report = OrphanReport(unbroken_since=since)
     orphans: list[ObjectInfo] = []
     nested: tuple[str, ...] = ()
     for batch in _batches(objects.list(root(prefix))):
-        seen += len(batch)
         nested += _nested(index, batch, prefix)
-        found = _unknown(index, [one for one in batch if one.modified_at < before], prefix)
+        old = [one for one in batch if one.modified_at < before]
+        found, in_doubt = _without_row(index, old, prefix, after)
         orphans += found
-        size += sum(one.size_bytes for one in found)
-        if not beyond_guard and _is_implausible(len(orphans), size, stored):
-            why = f"{len(orphans)} orphans of {size} bytes beside {stored[0]} artifacts of {stored[1]} bytes"
-            return OrphanReport(seen, len(orphans), size, stopped_because=why, left_alone=nested)
+        # Only counted, as it may be all of a large bucket. A marker is listed before what it shields.
+        in_doubt = [one for one in in_doubt if not _is_below(one.location.key, nested)]
+        report = replace(
+            report,
+            seen=report.seen + len(batch),
+            found=report.found + len(found),
+            found_bytes=report.found_bytes + _size(found),
+            in_doubt=report.in_doubt + len(in_doubt),
+            in_doubt_bytes=report.in_doubt_bytes + _size(in_doubt),
+            left_alone=nested,
+        )
+        if not beyond_guard and _is_implausible(report.found, report.found_bytes, stored):
+            many = f"{report.found} orphans of {report.found_bytes} bytes"
+            why = f"{many} beside {stored[0]} artifacts of {stored[1]} bytes"
+            return replace(report, stopped_because=why)
     orphans = [one for one in orphans if not _is_below(one.location.key, nested)]
-    removed = [gone for batch in _batches(orphans) for gone in _remove(index, objects, batch, prefix)]
-    return OrphanReport(
-        seen=seen,
+    removed = [gone for batch in _batches(orphans) for gone in _remove(index, objects, batch, prefix, after)]
+    return replace(
+        report,
         found=len(orphans),
-        found_bytes=sum(one.size_bytes for one in orphans),
+        found_bytes=_size(orphans),
         removed=len(removed),
-        removed_bytes=sum(one.size_bytes for one in removed),
+        removed_bytes=_size(removed),
         aborted_uploads=_abort_uploads(index, objects, prefix, before, nested),
-        left_alone=nested,
     )
 
 
@@ -163,13 +185,28 @@ def _is_below(key: str, nested: tuple[str, ...]) -> bool:
     return key.startswith(tuple(root(prefix) for prefix in nested))
 
 
-def _unknown(index: Index, candidates: Sequence[ObjectInfo], prefix: str) -> list[ObjectInfo]:
-    """Those of `candidates` that have a key of a run of ours and no row. Other keys are nobody's orphans."""
+def _without_row(
+    index: Index, candidates: Sequence[ObjectInfo], prefix: str, after: datetime
+) -> tuple[list[ObjectInfo], list[ObjectInfo]]:
+    """Those of `candidates` that are orphans, and those in doubt: no row, and not made `after` that time.
+
+    Both have keys of runs of ours; other keys are nobody's orphans. A row that says that the bytes were
+    erased leaves no doubt, and the doctor's probes never have one.
+    """
     with index.read() as tx:
         ours = _ours(tx, [one.location.key for one in candidates], prefix)
-        known = artifacts.known_ids(tx, {parts.artifact_id for parts in ours.values()})
-    named = [(ours.get(one.location.key), one) for one in candidates]
-    return [one for parts, one in named if parts and parts.artifact_id not in known]
+        ids = {parts.artifact_id for parts in ours.values()}
+        known = artifacts.known_ids(tx, ids)
+        erased = artifacts.erased_ids(tx, ids - known)
+    orphans: list[ObjectInfo] = []
+    in_doubt: list[ObjectInfo] = []
+    for one in candidates:
+        key = one.location.key
+        if key not in ours or ours[key].artifact_id in known:
+            continue
+        certain = one.modified_at > after or ours[key].artifact_id in erased or is_probe(key, prefix)
+        (orphans if certain else in_doubt).append(one)
+    return orphans, in_doubt
 
 
 def _ours(tx: Transaction, keys: Iterable[str], prefix: str) -> dict[str, KeyParts]:
@@ -186,6 +223,7 @@ def _ours(tx: Transaction, keys: Iterable[str], prefix: str) -> dict[str, KeyPar
 def _abort_uploads(
     index: Index, objects: Objects, prefix: str, before: datetime, nested: tuple[str, ...]
 ) -> int:
+    # However old: what is still open was never acknowledged, so no row of it can be lost.
     stale = [upload for upload in objects.open_uploads(root(prefix)) if upload.started_at < before]
     with index.read() as tx:
         ours = _ours(tx, [upload.key for upload in stale], prefix)
@@ -201,14 +239,21 @@ def _is_implausible(count: int, size: int, stored: tuple[int, int]) -> bool:
     return large and count > GUARD_COUNT
 
 
-def _remove(index: Index, objects: Objects, batch: Sequence[ObjectInfo], prefix: str) -> list[ObjectInfo]:
+def _remove(
+    index: Index, objects: Objects, batch: Sequence[ObjectInfo], prefix: str, after: datetime
+) -> list[ObjectInfo]:
     """Delete those of `batch` that still have no row, and answer what is gone.
 
     They are looked up again: S3 dates an object by the start of its multipart upload, so one that took longer
     than the grace period was old when it was listed, and may have got its row since.
     """
-    orphans = {one.location: one for one in _unknown(index, batch, prefix)}
+    still, _ = _without_row(index, batch, prefix, after)
+    orphans = {one.location: one for one in still}
     return [orphans[location] for location in objects.delete(list(orphans))]
+
+
+def _size(objects: Iterable[ObjectInfo]) -> int:
+    return sum(one.size_bytes for one in objects)
 
 
 def _batches(objects: Iterable[ObjectInfo]) -> Iterator[list[ObjectInfo]]:

@@ -16,11 +16,13 @@ from offload.cluster.interface import Cluster
 from offload.controller.controller import Controller
 from offload.controller.jobs import Job
 from offload.controller.streams import StreamLoop
+from offload.domain.times import format_time
 from offload.errors import OffloadError
 from offload.index import Index, clock
 from offload.index.recorder import Recorder
 from offload.objects.s3 import S3Objects
 from offload.services.adopt import Adopter
+from offload.services.continuity import note_continuity
 from offload.services.echoes import Echoes
 from offload.services.follow import Follower
 from offload.services.orphans import claim_prefix, clean_orphans
@@ -50,6 +52,7 @@ WATCH_HEARD = timedelta(seconds=75)
 """A watch that was heard so lately is well: each is every 50 s, and of several the last one counts."""
 ERASE_EVERY = timedelta(seconds=15)
 STRICTNESS_EVERY = timedelta(seconds=60)
+CONTINUITY_EVERY = timedelta(seconds=60)
 
 log = structlog.get_logger("offload")
 
@@ -162,6 +165,8 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
             seen=report.seen,
             removed=report.removed,
             aborted=report.aborted_uploads,
+            in_doubt=report.in_doubt,
+            unbroken_since=report.unbroken_since and format_time(report.unbroken_since),
             stopped_because=report.stopped_because,
             left_alone=report.left_alone,
         )
@@ -177,6 +182,7 @@ def _jobs(settings: Settings, index: Index, objects: S3Objects, follower: Follow
         ),
         Job("sweep", settings.sweep_every, sweep_due, shared_as=job_of("sweep", namespaces)),
         Job("erase", ERASE_EVERY, erase_due),
+        Job("continuity", CONTINUITY_EVERY, lambda _stop: note_continuity(index)),
         Job("orphans", settings.orphan_grace, clean),
     ]
 

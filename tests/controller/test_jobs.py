@@ -4,6 +4,7 @@
 - one that cannot do it keeps no other from it: sweeps go on while one controller's watch is broken
 - controllers of other namespaces have sweeps of their own
 - a sweep that parks its plan warns of it by its id, and is counted
+- a controller keeps the index up
 """
 
 import threading
@@ -24,9 +25,10 @@ from offload.controller.loops import Loop
 from offload.domain.artifact import State
 from offload.index import Index, leases
 from offload.objects.memory import MemoryObjects
+from offload.services.continuity import LAPSE, unbroken_since
 from offload.services.sweep import WATCH, why_watch_is_stale
 from offload.settings import Settings
-from offload.wiring.controlling import _jobs
+from offload.wiring.controlling import CONTINUITY_EVERY, _jobs
 from tests.publishing import eventually, migrated_index
 from tests.services.sweep_world import World
 
@@ -155,6 +157,18 @@ def test_a_plan_that_waits_is_told_by_its_id_and_counted(index: Index) -> None:
     [told] = [entry for entry in logged if entry["event"] == "sweep"]
     assert (told["log_level"], told["plan"], told["outcome"]) == ("warning", str(plan.id), "parked")
     assert parked_sweeps() == before + 1
+
+
+def test_a_controller_keeps_the_index_up(index: Index) -> None:
+    def since() -> datetime | None:
+        with index.read() as tx:
+            return unbroken_since(tx)
+
+    assert since() is None
+    loop = do_jobs(index, job_named("continuity", index), "a")
+    eventually(lambda: since() is not None)
+    end(loop)
+    assert CONTINUITY_EVERY * 3 < LAPSE
 
 
 def job_named(name: str, index: Index, *, age: float = 0.0, **settings: Any) -> Job:

@@ -4,7 +4,7 @@
 - the newest version of a name is current; versions are all of them
 - the current versions of many names at once, each in the newest incarnation of its run
 - history: each filter, both orders, all pages without gaps or repeats
-- known ids: rows whose bytes were not erased
+- known ids: rows whose bytes were not erased; erased ids: those whose bytes were
 - whether anything stored has a key that begins so
 - lost: a tombstone whose bytes are never to be erased, and which gives the name to the version before
 - every offered filter and order is answered from an index
@@ -178,6 +178,7 @@ def test_ids_are_known_until_their_bytes_are_erased(given: Any) -> None:
         sweeping.erased(tx, [lost])
         assert artifacts.known_ids(tx, [*strangers, stored, ended, erased, lost]) == {stored, ended, lost}
         assert artifacts.known_ids(tx, []) == set()
+        assert artifacts.erased_ids(tx, [*strangers, stored, ended, erased, lost]) == {erased}
 
 
 def test_what_is_stored_is_found_by_the_beginning_of_its_key(given: Any) -> None:

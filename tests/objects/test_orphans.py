@@ -9,27 +9,38 @@
 - a prefix is claimed once, also by two processes at once; a missing or another index's marker stops the pass
 - an empty prefix where the index has artifacts is claimed by an operator's word alone
 - more than 100 orphans and 20 % of what is stored stop the pass, unless an operator says so
+- what was made before the index was kept up without a gap stays, unless an operator says so: an index that
+  was restored has forgotten it, and a new one never knew it; what the index knows to be erased goes
+- the command tells what is in doubt and why
 - a row that comes between the listing and the deletion saves its object
 """
 
+import re
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from typer.testing import CliRunner
 
+from offload.cli.main import app
 from offload.dev.stores import StoreAddress
 from offload.domain.artifact import Location, NewArtifact, State
 from offload.domain.keys import MARKER, marker_key, object_key, probe_key
 from offload.domain.run import SeenRun
-from offload.index import Index, artifacts, migrate, runs, sweeping
+from offload.index import Index, artifacts, connecting, leases, migrate, runs, sweeping
 from offload.index.recording import record_all
 from offload.objects.interface import ObjectInfo, Objects, OpenUpload
 from offload.objects.memory import MemoryObjects
 from offload.objects.s3 import S3Objects
+from offload.services.continuity import note_continuity
 from offload.services.orphans import Claim, claim_prefix, clean_orphans
+from offload.wiring import adapters
+from tests.publishing import keep_up
 
 GRACE = timedelta(hours=1)
 LATER = datetime.now(UTC) + timedelta(hours=2)
@@ -37,12 +48,19 @@ RUN = "0ff10ad0-0000-4000-8000-000000000001"
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    url = f"sqlite:///{tmp_path / 'index.db'}"
-    migrate.upgrade(url)
-    index = Index.connect(url)
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "index.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def index(database: Path) -> Iterator[Index]:
+    """An index that has been kept up for as long as anything was stored."""
+    index = Index.connect(f"sqlite:///{database}")
     with index.begin() as tx:
         runs.observe(tx, SeenRun(RUN, "agents", "run", datetime.now(UTC)))
+    keep_up(index, since=datetime.now(UTC) - GRACE)
     yield index
     index.close()
 
@@ -280,6 +298,100 @@ def test_implausibly_many_orphans_stop_the_pass(
 
 
 @pytest.mark.parametrize("objects", ["memory"], indirect=True)
+def test_what_a_restored_index_has_forgotten_stays(
+    index: Index,
+    database: Path,
+    objects: Objects,
+    prefix: str,
+    stored: Callable[..., UUID],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claim_prefix(index, objects, prefix=prefix)
+    known = stored("known.log")
+    copy(database, database.with_name("backup.db"))
+    forgotten = {str(stored(f"{number}.log")) for number in range(5)}
+    index.close()
+    copy(database.with_name("backup.db"), database)
+
+    now = connecting._this_hosts_clock
+    monkeypatch.setattr(connecting, "_this_hosts_clock", lambda seconds: now(seconds + 3600))
+    restored = Index.connect(f"sqlite:///{database}")
+    before = clean_orphans(restored, objects, prefix=prefix, grace=GRACE, now=LATER)
+    note_continuity(restored)
+    after = clean_orphans(restored, objects, prefix=prefix, grace=GRACE, now=LATER)
+
+    for report in (before, after):
+        assert (report.found, report.removed, report.stopped_because) == (0, 0, None)
+        assert (report.in_doubt, report.in_doubt_bytes) == (5, 25)
+    assert (before.unbroken_since is None, after.unbroken_since is None) == (True, False)
+    assert ids_under(objects, prefix) == {str(known), *forgotten}
+
+    clean_orphans(restored, objects, prefix=prefix, grace=GRACE, now=LATER, beyond_guard=True)
+    assert ids_under(objects, prefix) == {str(known)}
+    restored.close()
+
+
+def test_what_was_made_before_the_index_was_kept_up_stays(
+    index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID]
+) -> None:
+    claim_prefix(index, objects, prefix=prefix)
+    old, erased = stored("old", row=False), stored("erased")
+    objects.write(probe_key(prefix, uuid4()), b"probe")
+    with index.begin() as tx:
+        sweeping.tombstone(tx, [erased], state=State.DELETED, by="token:x")
+        sweeping.erased(tx, [erased])
+    keep_up(index, since=datetime.now(UTC) + timedelta(minutes=1))
+
+    report = clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER)
+
+    assert (report.found, report.removed, report.in_doubt) == (2, 2, 1)
+    assert ids_under(objects, prefix) == {str(old)}
+    keep_up(index, since=datetime.now(UTC) - GRACE)
+    assert clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER).removed == 1
+
+
+@pytest.mark.parametrize("objects", ["memory"], indirect=True)
+def test_what_another_index_left_stays_after_its_prefix_is_claimed(
+    index: Index, objects: Objects, prefix: str, stored: Callable[..., UUID]
+) -> None:
+    """Its database is gone, and the new one follows the same runs."""
+    objects.write(marker_key(prefix), b"the index that is gone")
+    left = stored("left", row=False)
+    keep_up(index, since=datetime.now(UTC))
+    assert claim_prefix(index, objects, prefix=prefix, anyway=True) is Claim.OURS
+
+    report = clean_orphans(index, objects, prefix=prefix, grace=GRACE, now=LATER)
+
+    assert (report.removed, report.in_doubt) == (0, 1)
+    assert ids_under(objects, prefix) == {str(left)}
+
+
+@pytest.mark.parametrize("kept_up", [True, False])
+def test_the_command_tells_what_is_in_doubt(
+    index: Index, database: Path, monkeypatch: pytest.MonkeyPatch, *, kept_up: bool
+) -> None:
+    objects = MemoryObjects(clock=lambda: datetime.now(UTC) - 2 * GRACE)
+    claim_prefix(index, objects, prefix="")
+    objects.write(object_key("", "agents", "run", RUN, uuid4(), "log"), b"bytes")
+    monkeypatch.setenv("OFFLOAD_DATABASE_URL", f"sqlite:///{database}")
+    monkeypatch.setenv("OFFLOAD_ORPHAN_GRACE", "1h")
+    monkeypatch.setattr(adapters, "open_objects", lambda _settings: objects)
+    if not kept_up:
+        with index.begin() as tx:
+            leases.keep_up(tx, "unbroken-since", lapse=-GRACE)
+
+    told = CliRunner().invoke(app, ["orphans"])
+
+    assert told.exit_code == 0
+    assert "0 orphans (0 B), 0 removed" in told.stdout
+    why = "since 20" if kept_up else "no controller"
+    assert re.search(rf"left, in doubt: 1 objects without a row \(5 B\), .*{why}", told.stdout)
+    told = CliRunner().invoke(app, ["orphans", "--beyond-guard"])
+    assert "1 orphans (5 B), 1 removed" in told.stdout
+    assert "in doubt" not in told.stdout
+
+
+@pytest.mark.parametrize("objects", ["memory"], indirect=True)
 def test_two_processes_that_claim_at_once_both_have_it(
     index: Index, objects: Objects, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +445,12 @@ def record(index: Index, artifact_id: UUID, location: Location, name: str) -> No
     with index.begin() as tx:
         (outcome,) = record_all(tx, [new], grace=GRACE, again=False)
     assert not isinstance(outcome, Exception)
+
+
+def copy(database: Path, other: Path) -> None:
+    """As a backup is made, and put back."""
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(other)) as target:
+        source.backup(target)
 
 
 def ids_under(objects: Objects, prefix: str) -> set[str]:

@@ -387,6 +387,7 @@ def test_a_prefix_is_ours_or_anothers_or_unmarked(
     foreign = doctor()["store", "prefix"]
     assert foreign.state is State.BROKEN
     assert "OFFLOAD_S3_PREFIX" in foreign.remedy
+    assert "stays until somebody says offload orphans --beyond-guard" in foreign.remedy
 
 
 def test_an_empty_prefix_where_the_index_has_artifacts_is_another_stores(

@@ -21,6 +21,7 @@ import pytest
 from offload.domain.keys import parts_of
 from offload.services.orphans import clean_orphans
 from tests.programs import until
+from tests.publishing import keep_up
 from tests.site import Site
 
 GRACE = timedelta(hours=24)
@@ -72,6 +73,7 @@ def test_serve_killed_between_blob_and_row(site: Site, body: bytes) -> None:
     sender.join()
     assert sender.answer is None
     (orphan,) = (key for key in site.object_keys() if first["id"] not in key)
+    keep_up(site.index, since=datetime.now(UTC) - GRACE)  # the store tells times in whole seconds
 
     site.serve()
     site.controller()

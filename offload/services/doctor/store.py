@@ -231,7 +231,8 @@ def _judge_claim(claim: Claim, prefix: str, *, in_use: bool, emptied: bool) -> V
     if claim is Claim.FOREIGN:
         return broken(
             f"{prefix!r} belongs to another index; orphans are not removed",
-            "another OFFLOAD_S3_PREFIX; or, if that index is no more: offload orphans --claim",
+            "another OFFLOAD_S3_PREFIX; or, if that index is no more: offload orphans --claim. "
+            "What it stored is then in doubt, and stays until somebody says offload orphans --beyond-guard",
         )
     if emptied:
         return broken(
