@@ -23,11 +23,12 @@ import psycopg
 from bench import load, report
 from bench.effort import MIB, QUICK, Effort
 from bench.filling import fill, grow
+from bench.load import Load
 from bench.measure import in_turn
 from bench.partitioning import partition
 from bench.rows.small import put
 from bench.servers import Databases, Servers, create_runs
-from tests.programs import NAMESPACE, until
+from tests.programs import NAMESPACE, Program, until
 from tests.site import Site
 
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -64,18 +65,22 @@ def main() -> None:
 
 
 def processes(servers: Servers, effort: Effort) -> Iterator[Json]:
-    """Bodies of 4 KiB over 32 connections into the sink, by the number of worker processes."""
-    for workers in (1, 2):
-        site = servers.site(servers.sink(), servers.database())
-        serve = site.serve("--workers", str(workers))
+    """Bodies of 4 KiB over 32 connections into the sink, by the number of worker processes, in turn."""
+    store, serving = servers.sink(), dict[str, tuple[Site, Program]]()
+    for workers in ("1", "2"):
+        site = servers.site(store, servers.database())
+        serving[workers] = site, site.serve("--workers", workers)
         create_runs(site, 32)
-        put(site, "warm-up", 32, effort.seconds)
-        loads = [put(site, f"round-{n}", 32, effort.seconds) for n in range(effort.pairs)]
-        middle = sorted(loads, key=lambda one: one.rate)[len(loads) // 2]
-        yield _row("processes", f"{workers}", "requests/s", middle.rate)
-        yield _row("processes", f"{workers}", "p99 ms", middle.p99)
-        yield _row("processes", f"{workers}", "resident MiB", load.resident(serve.family()) / MIB)
-        serve.end()
+
+    def sending(site: Site) -> Callable[[str], Load]:
+        return lambda word: put(site, word, 32, effort.seconds)
+
+    rounds = in_turn({workers: sending(site) for workers, (site, _) in serving.items()}, effort.pairs)
+    for workers, (_, serve) in serving.items():
+        middle = sorted(rounds[workers], key=lambda one: one.rate)[len(rounds[workers]) // 2]
+        yield _row("processes", workers, "requests/s", middle.rate)
+        yield _row("processes", workers, "p99 ms", middle.p99)
+        yield _row("processes", workers, "resident MiB", load.resident(serve.family()) / MIB)
 
 
 def sizes(servers: Servers, effort: Effort) -> Iterator[Json]:

@@ -28,8 +28,9 @@ _SMALL = (
 )
 _BUSY = (
     "an absolute figure, measured while the machine was slow: some hours earlier half were visible after "
-    "20.6 ms and 99 % after 164. With 100 uploads a second, two cores have 20 ms for each. Past that, "
-    "patches wait for each other, and one then brings several pointers."
+    "20.6 ms and 99 % after 164. With 100 uploads a second, two cores have 20 ms for each, and all programs "
+    "together, the senders and who watches among them, wanted more. Patches then wait for each other, and "
+    "one brings several pointers."
 )
 _LISTS = (
     "a patch of a list of some 25 entries takes 9.6 ms of CPU in the API server, one of some 5 entries "
