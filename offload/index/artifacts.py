@@ -131,20 +131,12 @@ _NEWEST_CURRENT = (
 
 def known_ids(tx: sa.Connection, ids: Iterable[UUID]) -> set[UUID]:
     """Those of `ids` whose row exists and whose bytes were not erased: no orphan cleaner may touch them."""
-    known: set[UUID] = set()
-    for piece in in_pieces(ids):
-        kept = sa.select(artifacts.c.id).where(artifacts.c.id.in_(piece), artifacts.c.erased_at.is_(None))
-        known.update(tx.scalars(kept))
-    return known
+    return _ids(tx, ids, artifacts.c.erased_at.is_(None))
 
 
 def erased_ids(tx: sa.Connection, ids: Iterable[UUID]) -> set[UUID]:
     """Those of `ids` whose row says that their bytes were erased."""
-    erased: set[UUID] = set()
-    for piece in in_pieces(ids):
-        gone = sa.select(artifacts.c.id).where(artifacts.c.id.in_(piece), artifacts.c.erased_at.is_not(None))
-        erased.update(tx.scalars(gone))
-    return erased
+    return _ids(tx, ids, artifacts.c.erased_at.is_not(None))
 
 
 def are_stored_under(tx: sa.Connection, bucket: str, start: str) -> bool:
@@ -177,3 +169,10 @@ def _name_matches(tx: sa.Connection, pattern: str) -> sa.ColumnElement[bool]:
 
 def _can_be_stored(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _ids(tx: sa.Connection, ids: Iterable[UUID], having: sa.ColumnElement[bool]) -> set[UUID]:
+    found: set[UUID] = set()
+    for piece in in_pieces(ids):
+        found.update(tx.scalars(sa.select(artifacts.c.id).where(artifacts.c.id.in_(piece), having)))
+    return found

@@ -74,9 +74,9 @@ def claim_prefix(index: Index, objects: Objects, *, prefix: str, anyway: bool = 
     `Claim.OURS` alone.
     """
     claim, in_use = claim_of(index, objects, prefix=prefix)
-    if claim is Claim.OURS or (in_use and not anyway):
+    if claim is Claim.OURS:
         return claim
-    if not anyway and has_artifacts(index, objects, prefix=prefix):
+    if not anyway and (in_use or has_artifacts(index, objects, prefix=prefix)):
         return claim
     objects.write(marker_key(prefix), str(_identity(index)).encode())
     return Claim.OURS

@@ -81,7 +81,7 @@ def sweep_and_publish(url: str, store: S3Connection, policy: Policy, now: dateti
 def publish(index: Index) -> None:
     """What the publisher does: the status of every dirty run is written without what has ended."""
     with index.begin() as tx:
-        for run in publishing.claim(tx, holder="me", limit=100, lease=timedelta()):
+        for run in publishing.claim(tx, holder="me", limit=1000, lease=timedelta(minutes=1)):
             publishing.published(
                 tx,
                 run.uid,

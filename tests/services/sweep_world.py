@@ -12,10 +12,11 @@ from uuid import UUID, uuid4
 from offload.domain.artifact import Artifact, Location, NewArtifact, State
 from offload.domain.retention import KeepFor, Policy
 from offload.domain.run import Run, SeenRun
-from offload.index import Index, artifacts, clock, publishing, runs, sweeping
+from offload.index import Index, artifacts, clock, runs, sweeping
 from offload.index.recording import record_all
 from offload.objects.memory import MemoryObjects
 from offload.services.sweep import SweepReport, sweep
+from tests.services.crashing import publish
 
 DAY = timedelta(days=1)
 ONE_DAY = Policy((), KeepFor(DAY))
@@ -68,17 +69,7 @@ class World:
         return await self.objects.put(key, source(), size_bytes=len(data), content_type="", metadata={})
 
     def publish(self) -> None:
-        """What the publisher does: the status of every dirty run is written without what has ended."""
-        with self.index.begin() as tx:
-            for run in publishing.claim(tx, holder="me", limit=1000, lease=timedelta(minutes=1)):
-                publishing.published(
-                    tx,
-                    run.uid,
-                    holder="me",
-                    revision=run.revision,
-                    listed_count=run.current_count,
-                    not_before=timedelta(),
-                )
+        publish(self.index)
 
     def artifact(self, artifact_id: UUID) -> Artifact:
         with self.index.read() as tx:
