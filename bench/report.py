@@ -170,9 +170,13 @@ def _processor() -> str:
 
 
 def _cpu(taken: Json) -> str:
-    """What `load.cpu_each` found."""
+    """What `load.cpu_each` found; programs that took less than a twentieth of the greatest had no part."""
     sides = {
-        words: ", ".join(f"{name} {_number(taken[side][name])}" for name in taken[side] if taken[side][name])
+        words: ", ".join(
+            f"{name} {_number(spent)}"
+            for name, spent in taken[side].items()
+            if spent and spent >= max(taken[side].values()) / 20
+        )
         for side, words in (("ours", "ours"), ("peer", "the peer's"))
         if side in taken
     }

@@ -127,7 +127,7 @@ def test_the_page_in_docs_is_what_was_measured() -> None:
 def test_a_miss_says_what_each_program_took(elsewhere: Path) -> None:
     cpu = {
         "unit": "ms a request",
-        "ours": {"serve": 0.5, "store": 0.25},
+        "ours": {"serve": 0.5, "store": 0.25, "what the peer needs": 0.02},
         "peer": {"serve": 0.0, "store": 0.2},
     }
     report.write([compared("small", [1], [100], "wrk", cpu=cpu)])
