@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any
 
+import boto3
+
 from offload.domain.artifact import Location
 from offload.domain.limits import DELETE_BATCH
 from offload.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
@@ -44,15 +46,19 @@ class S3Objects:
     ) -> None:
         """`threads` bounds the bodies that are sent at once; `part_size` and `parts_in_flight` the window."""
         self._bucket = connection.bucket
-        self._client = make_client(connection, connections=threads + _CONTROL_CONNECTIONS)
+        session = boto3.session.Session()
+        credentials = credentials_of(connection, session)  # found once, for all that sign by this session
+        self._client = make_client(connection, session, connections=threads + _CONTROL_CONNECTIONS)
         self._signer = (
-            make_client(connection, connections=1, public=True) if connection.public_endpoint_url else None
+            make_client(connection, session, connections=1, public=True)
+            if connection.public_endpoint_url
+            else None
         )
         self._making, self._owner = storing_arguments(connection), owner_arguments(connection)
         self._making_headers, self._owner_headers = storing_headers(connection), owner_headers(connection)
         self._part_size, self._parts_in_flight = part_size, parts_in_flight
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="s3")
-        self._wire = S3Wire(connection, self._client, credentials_of(connection), self._pool, at_once=threads)
+        self._wire = S3Wire(connection, self._client, credentials, self._pool, at_once=threads)
 
     @property
     def bucket(self) -> str:

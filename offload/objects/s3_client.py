@@ -52,15 +52,17 @@ class S3Connection:
     """Tries of one request in all, with botocore's standard back-off."""
 
 
-def make_client(connection: S3Connection, *, connections: int, public: bool = False) -> "S3Client":
-    """A thread-safe client that keeps up to `connections` connections open.
+def make_client(
+    connection: S3Connection, session: boto3.session.Session, *, connections: int, public: bool = False
+) -> "S3Client":
+    """A thread-safe client that keeps up to `connections` connections open, and signs as `session` says.
 
     A client of the public address only signs URLs: the host is part of the signature.
     """
     if connection.ca_bundle and not Path(connection.ca_bundle).is_file():
         raise ConfigError(f"there is no file of certificates {connection.ca_bundle}")
     try:
-        client = boto3.session.Session().client(
+        client = session.client(
             "s3",
             endpoint_url=connection.public_endpoint_url if public else connection.endpoint_url,
             region_name=connection.region,
@@ -76,14 +78,24 @@ def make_client(connection: S3Connection, *, connections: int, public: bool = Fa
     return client
 
 
-def credentials_of(connection: S3Connection) -> Credentials | None:
-    """What signs requests, as boto3 finds it; None where it finds nothing. Renews itself when it is asked."""
+def credentials_of(connection: S3Connection, session: boto3.session.Session) -> Credentials:
+    """What signs requests, as `session` finds it. It renews itself when it is asked.
+
+    Raises:
+        ConfigError: there are none. An instance's own can be away for a moment, and a client that was made
+            then would go without for ever: the process is to be started again.
+    """
     if connection.access_key and connection.secret_key:
         return Credentials(connection.access_key, connection.secret_key, connection.session_token)
     try:
-        return boto3.session.Session().get_credentials()
+        found = session.get_credentials()
     except BotoCoreError as error:
         raise ConfigError(f"the S3 credentials are not usable: {error}") from error
+    if found is None:
+        raise ConfigError(
+            "there are no S3 credentials: neither in the settings nor where boto3 looks for them"
+        )
+    return found
 
 
 def trust_of(connection: S3Connection) -> ssl.SSLContext:

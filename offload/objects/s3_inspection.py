@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import boto3
 from botocore.exceptions import ClientError
 
 from offload.errors import StoreUnavailableError
@@ -19,7 +20,7 @@ class S3Inspection:
     """One bucket, looked at (see `inspection.Inspection`)."""
 
     def __init__(self, connection: S3Connection) -> None:
-        self._client = make_client(connection, connections=_CONNECTIONS)
+        self._client = make_client(connection, boto3.session.Session(), connections=_CONNECTIONS)
         self._bucket: Any = {"Bucket": connection.bucket, **owner_arguments(connection)}
 
     def clock_ahead(self) -> timedelta:

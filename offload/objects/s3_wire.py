@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from botocore.credentials import Credentials, ReadOnlyCredentials
-from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.exceptions import ClientError
 from yarl import URL
 
 from offload.domain.artifact import Location
@@ -90,7 +90,7 @@ class S3Wire:
         self,
         connection: S3Connection,
         client: "S3Client",
-        credentials: Credentials | None,
+        credentials: Credentials,
         pool: ThreadPoolExecutor,
         *,
         at_once: int,
@@ -227,8 +227,6 @@ class S3Wire:
         return replace(address, region=region) if region else address
 
     async def _frozen_credentials(self) -> ReadOnlyCredentials:
-        if self._credentials is None:
-            raise NoCredentialsError
         if self._known is None or time.monotonic() - self._known[0] > _CREDENTIALS_SECONDS:
             loop = asyncio.get_running_loop()  # to renew them is a request
             frozen = await loop.run_in_executor(self._pool, self._credentials.get_frozen_credentials)

@@ -7,7 +7,7 @@
 - a store that takes nothing, or never answers, is unavailable in bounded time
 - a connection that was kept open and is gone is no failure
 - every loop has connections of its own, and leaves none
-- no credentials are a refusal
+- without credentials there is no adapter; those that one finds are for all that it sends
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import psutil
 import pytest
 from cryptography import x509
@@ -34,7 +35,7 @@ from cryptography.x509.oid import NameOID
 
 from offload.dev.stores import StoreAddress
 from offload.domain.limits import PART_LEAST
-from offload.errors import StoreRefusedError, StoreUnavailableError
+from offload.errors import ConfigError, StoreUnavailableError
 from offload.objects.s3 import S3Objects
 from offload.objects.s3_client import S3Connection
 
@@ -207,18 +208,40 @@ def test_every_loop_leaves_no_connection(seaweedfs: StoreAddress, shelf_of: Call
     adapter.close()
 
 
-def test_no_credentials_are_a_refusal(shelf_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file in which boto3 would find some."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    adapter = S3Objects(replace(NOBODY, access_key=None, secret_key=None))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    return tmp_path / "credentials"
+
+
+@pytest.mark.usefixtures("no_credentials")
+def test_without_credentials_there_is_no_adapter() -> None:
+    with pytest.raises(ConfigError, match="no S3 credentials"):
+        S3Objects(replace(NOBODY, access_key=None, secret_key=None))
+
+
+def test_credentials_are_looked_for_once(
+    moto: StoreAddress, no_credentials: Path, shelf_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_credentials.write_text("[default]\naws_access_key_id = key\naws_secret_access_key = secret\n")
+    asking: list[botocore.session.Session] = []
+    find = botocore.session.Session.get_credentials
+
+    def find_for_the_first(session: botocore.session.Session) -> Any:
+        asking.append(session)
+        return find(session) if session is asking[0] else None
+
+    monkeypatch.setattr(botocore.session.Session, "get_credentials", find_for_the_first)
+    adapter = S3Objects(replace(moto.connection(), access_key=None, secret_key=None))
     shelf = shelf_of(adapter)
 
-    for ask in (lambda: shelf.put("log", b"x"), lambda: shelf.get(shelf.at("log"))):
-        with pytest.raises(StoreRefusedError, match="credentials"):
-            ask()
+    adapter.check()
+    assert shelf.get(shelf.put("log", b"x")) == b"x"
     adapter.close()
 
 
