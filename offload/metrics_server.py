@@ -1,6 +1,7 @@
 """The metrics port: `/metrics`, and for a process without HTTP of its own `/livez` and `/readyz`."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,11 @@ def serving_metrics(host: str, port: int, *, ready: Ready | None = None) -> Iter
         yield 0
         return
     try:
-        server = make_server(host, port, _app(ready), server_class=_Server, handler_class=_Quiet)
+        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][
+            0
+        ]
+        kind = _Server6 if family == socket.AF_INET6 else _Server
+        server = make_server(host, port, _app(ready), server_class=kind, handler_class=_Quiet)
     except OSError as error:
         raise ConfigError(
             f"cannot serve metrics on {host}:{port}: {error.strerror};"
@@ -49,6 +54,17 @@ def serving_metrics(host: str, port: int, *, ready: Ready | None = None) -> Iter
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+
+class _Server6(_Server):
+    """Serves IPv6; on `::` IPv4 too, where the system can."""
+
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        if self.server_address[0] == "::" and socket.has_dualstack_ipv6():
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 class _Quiet(WSGIRequestHandler):

@@ -25,5 +25,6 @@ def command() -> None:
         port = stack.enter_context(
             serving_metrics(settings.metrics_host, settings.metrics_port, ready=controller.ready)
         )
-        typer.echo(f"metrics=http://{settings.metrics_host}:{port}/metrics")
+        host = f"[{settings.metrics_host}]" if ":" in settings.metrics_host else settings.metrics_host
+        typer.echo(f"metrics=http://{host}:{port}/metrics")
         wait_for(stop)

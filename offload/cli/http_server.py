@@ -26,14 +26,15 @@ def listen(host: str, port: int, *, stall_seconds: float = 0) -> socket.socket:
     """A listening socket; where the system can, its connections end once their peers stall for twice as long.
 
     Twice: the application ends what it knows of itself, and can tell; what it has answered is known to the
-    kernel alone. 0: the system's own limits.
+    kernel alone. 0: the system's own limits. `::` takes IPv4 too, where the system can.
 
     Raises:
         ConfigError: the address cannot be bound.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     # uvloop and asyncio set this only on sockets that name their protocol.

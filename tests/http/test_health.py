@@ -3,9 +3,10 @@
 Cases: alive; ready, with each part; the store away or the index without tables (503 that names the part and
 why, Retry-After, nothing of addresses); a part that never answers does not hold the probe for long, nor a
 second one; metrics count requests, uploads, bytes and time by route, and grow no label from what clients
-send; the metrics port.
+send; the metrics port, on IPv6 too.
 """
 
+import socket
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from offload.cli import http_server
 from offload.errors import ConfigError, StoreUnavailableError
 from offload.metrics_server import serving_metrics
 from offload.objects.memory import MemoryObjects
@@ -149,10 +151,30 @@ def test_the_metrics_port_serves_metrics_and_probes() -> None:
             pass
 
 
+@pytest.mark.parametrize(
+    ("host", "reached_at"), [("::1", ["[::1]"]), ("::", ["[::1]", "127.0.0.1"]), ("0.0.0.0", ["127.0.0.1"])]
+)
+def test_ports_are_served_on_ipv6_too(host: str, reached_at: list[str]) -> None:
+    if ":" in host:
+        _need_ipv6()
+    with _free_port() as port, serving_metrics(host, port, ready=list) as bound:
+        for reached in reached_at:
+            assert httpx.get(f"http://{reached}:{bound}/livez").status_code == 200
+    with http_server.listen(host, 0) as listener:
+        for reached in reached_at:
+            peer = reached.strip("[]"), listener.getsockname()[1]
+            socket.create_connection(peer, timeout=5).close()
+
+
+def _need_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6 loopback: {error}")
+
+
 class _free_port:  # noqa: N801 - used like a function
     def __enter__(self) -> int:
-        import socket  # noqa: PLC0415 - one use
-
         with socket.create_server(("127.0.0.1", 0)) as listener:
             return int(listener.getsockname()[1])
 
