@@ -53,7 +53,9 @@ class Controller:
                 namespaces=namespaces,
             )
             self._loops += [Loop("schema", self._refresh), Loop("publish", dispatcher.run)]
-        self._loops += [Loop(job.name, JobLoop(index, job, holder=holder).run) for job in jobs]
+        for job in jobs:
+            body = JobLoop(index, job, holder=holder)
+            self._loops.append(Loop(job.name, body.run, failing=body.failing))
 
     def start(self) -> None:
         """Start every loop, and tell how old the watch is from now on, whatever else fails."""

@@ -16,6 +16,8 @@ RENEW_SECONDS = 15.0
 LOOK_SECONDS = 30.0
 """The most time between two looks at whether a job is due."""
 POLL_SECONDS = 0.25
+FIRST_PAUSE = 1.0
+"""Seconds until a job that failed is tried again; more failures double them, up to a tenth of `every`."""
 
 log = structlog.get_logger()
 
@@ -42,16 +44,41 @@ class JobLoop:
         """`holder` names this process among those that share the index."""
         self._index, self._job, self._holder = index, job, holder
         self._shared_as = job.shared_as or job.name
+        self._failures, self._again_at = 0, 0.0
+
+    def failing(self) -> bool:
+        """Whether the job failed here last, and no controller has done it since."""
+        return self._failures > 0
 
     def run(self, stop: threading.Event) -> None:
-        """Go on until `stop` is set. Raises what the job raises, after giving its lease back."""
+        """Go on until `stop` is set. Raises what the job raises, after giving its lease back.
+
+        Called again after a failure, it leaves the job to others for a while: what failed can be costly.
+        """
         look = min(LOOK_SECONDS, self._job.every.total_seconds() / 10)
         while not stop.is_set():
             rest = self._due_in()
+            if rest > 0:
+                self._failures, self._again_at = 0, 0.0
+            pause = self._again_at - time.monotonic()
+            if pause > 0:
+                stop.wait(min(LOOK_SECONDS, pause))
+                continue
             if rest <= 0 and self._job.ready() and self._take():
-                self._do(stop)
+                self._try(stop)
             # Not due before then, whoever does it; a moment later it is.
             stop.wait(min(LOOK_SECONDS, max(look, rest)))
+
+    def _try(self, stop: threading.Event) -> None:
+        try:
+            self._do(stop)
+        except Exception:
+            longest = self._job.every.total_seconds() / 10
+            # It can go on failing for longer than a float has powers of two.
+            self._again_at = time.monotonic() + min(longest, FIRST_PAUSE * 2.0 ** min(self._failures, 30))
+            self._failures += 1
+            raise
+        self._failures = 0
 
     def _due_in(self) -> float:
         with self._index.read() as tx:

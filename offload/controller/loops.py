@@ -25,9 +25,15 @@ class Loop:
     down the others. `problem` tells readiness of it.
     """
 
-    def __init__(self, name: str, body: Callable[[threading.Event], None]) -> None:
-        """`body` returns soon after its argument is set."""
-        self.name, self._body = name, body
+    def __init__(
+        self,
+        name: str,
+        body: Callable[[threading.Event], None],
+        *,
+        failing: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`body` returns soon after its argument is set. While it is `failing`, it runs and is not well."""
+        self.name, self._body, self._failing = name, body, failing
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._problem: str | None = None
@@ -38,7 +44,7 @@ class Loop:
         """Why the body ended last; None once it has run well again for a while."""
         began = self._began
         steady = began is not None and time.monotonic() - began > STEADY_SECONDS
-        return None if steady else self._problem
+        return None if steady and not self._failing() else self._problem
 
     def start(self) -> None:
         self._thread.start()

@@ -1,6 +1,7 @@
 """Periodic jobs under leases, on SQLite.
 
 - one controller at a time does a job, and every so often; a failure is tried again; shutdown cuts it short
+- one that goes on failing is tried ever more seldom, is told of meanwhile, and left to others
 - one that cannot do it keeps no other from it: sweeps go on while one controller's watch is broken
 - controllers of other namespaces have sweeps of their own
 - a sweep that parks its plan warns of it by its id, and is counted
@@ -41,7 +42,8 @@ def index(tmp_path: Path) -> Iterator[Index]:
 
 
 def do_jobs(index: Index, job: Job, holder: str) -> Loop:
-    loop = Loop(job.name, JobLoop(index, job, holder=holder).run)
+    body = JobLoop(index, job, holder=holder)
+    loop = Loop(job.name, body.run, failing=body.failing)
     loop.start()
     return loop
 
@@ -87,6 +89,31 @@ def test_a_job_that_fails_is_not_done_and_is_tried_again(index: Index) -> None:
     eventually(lambda: len(attempts) == 2)
     end(loop)
     assert len(attempts) == 2
+
+
+def test_a_job_that_goes_on_failing_is_tried_ever_more_seldom_and_told(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offload.controller.loops.STEADY_SECONDS", 0.05)
+    monkeypatch.setattr("offload.controller.jobs.LOOK_SECONDS", 0.1)
+    attempts = []
+
+    def fail(_: threading.Event) -> None:
+        attempts.append(1)
+        time.sleep(0.1)
+        raise RuntimeError("no")
+
+    failing = do_jobs(index, job(fail, every=3600), "a")
+    time.sleep(2.5)
+    assert 1 <= len(attempts) <= 2
+    assert failing.problem == "count: no"
+    done = threading.Event()
+    other = do_jobs(index, job(lambda _: done.set(), every=3600), "b")
+    assert done.wait(5)
+    eventually(lambda: failing.problem is None)
+    began = time.monotonic()
+    end(failing, other)
+    assert time.monotonic() - began < 1
 
 
 def test_a_job_is_cut_short_at_shutdown_and_its_lease_given_back(index: Index) -> None:
