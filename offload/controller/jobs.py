@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -32,7 +33,10 @@ class Job:
     run: Callable[[threading.Event], None]
     """Does it; returns soon after the event is set, at shutdown or since the lease was lost."""
     ready: Callable[[], bool] = lambda: True
-    """Whether this controller can do it now. Where not, it takes no lease: that would keep others from it."""
+    """Whether this controller can do it now. Where not, it takes no lease: that would keep others from it.
+
+    Asked again before it is said to be done: where not, it was not done.
+    """
     shared_as: str = ""
     """What those who do it for each other call it in the index; empty: by its name."""
 
@@ -109,11 +113,20 @@ class JobLoop:
         finally:
             finished.set()
             renewal.join()
-            with self._index.begin() as tx:
-                if succeeded:
-                    leases.done(tx, self._shared_as)
-                leases.release(tx, self._shared_as, holder=self._holder)
+            succeeded = self._give_back(done=succeeded)
         log.info("job.ended", job=self._job.name, succeeded=succeeded)
+
+    def _give_back(self, *, done: bool) -> bool:
+        """Give the lease back, and say that the job is done if it is; whether that was said."""
+        with suppress(_NotReadyError), self._index.begin() as tx:
+            leases.release(tx, self._shared_as, holder=self._holder)
+            if done:
+                leases.done(tx, self._shared_as)
+                # After it is written: a process that was frozen until now would say it of a later time.
+                if not self._job.ready():
+                    raise _NotReadyError
+            return done
+        return self._give_back(done=False)
 
     def _hold(self, stop: threading.Event, cut_short: threading.Event, finished: threading.Event) -> None:
         """Renew the lease while the job runs; cut the job short at shutdown or where the lease is lost."""
@@ -132,3 +145,7 @@ class JobLoop:
                 renewed = time.monotonic()
                 if not held:
                     cut_short.set()
+
+
+class _NotReadyError(Exception):
+    """Rolls back that the job is done."""

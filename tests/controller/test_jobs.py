@@ -3,6 +3,7 @@
 - one controller at a time does a job, and every so often; a failure is tried again; shutdown cuts it short
 - one that goes on failing is tried ever more seldom, is told of meanwhile, and left to others
 - one that cannot do it keeps no other from it: sweeps go on while one controller's watch is broken
+- one that can no longer do it as it ends has not done it, and gives its lease back
 - controllers of other namespaces have sweeps of their own
 - a sweep that parks its plan warns of it by its id, and is counted
 - a controller keeps the index up
@@ -145,6 +146,25 @@ def test_one_that_is_not_ready_keeps_no_other_from_a_job(index: Index) -> None:
     eventually(lambda: bool(done_by))
     end(waiting, other)
     assert done_by == ["b"]
+
+
+def test_one_that_is_no_longer_ready_at_the_end_has_not_done_the_job(index: Index) -> None:
+    every, answers = timedelta(hours=1), [True]
+    run_by = list[str]()
+
+    def ready() -> bool:
+        return bool(answers) and answers.pop()
+
+    frozen = do_jobs(index, Job("count", every, lambda _: run_by.append("a"), ready=ready), "a")
+    eventually(lambda: bool(run_by))
+    end(frozen)
+    with index.read() as tx:
+        assert leases.due(tx, "count", every=every)
+    other = do_jobs(index, Job("count", every, lambda _: run_by.append("b"), ready=lambda: True), "b")
+    eventually(lambda: run_by == ["a", "b"])
+    end(other)
+    with index.read() as tx:
+        assert not leases.due(tx, "count", every=every)
 
 
 def test_a_controller_whose_watch_is_broken_does_not_silence_the_others(index: Index) -> None:
