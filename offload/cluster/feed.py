@@ -106,7 +106,7 @@ class _Feed(threading.Thread):
         ended: threading.Event,
         paging: threading.Lock,
     ) -> None:
-        """`paging` is held by the one feed that has a page of a list in memory."""
+        """`paging` is held by the one feed that has a page of a list in memory, until it is emitted."""
         super().__init__(name=f"watch-{namespace or 'all'}", daemon=True)
         self._api, self._namespace, self._clock = api, namespace, clock
         self._out, self._ended = out, ended
@@ -158,31 +158,37 @@ class _Feed(threading.Thread):
             self._pause(error)
 
     def _list(self) -> None:
+        while not self._ended.is_set():
+            # Until its runs were taken: each feed that waits would have a page in memory otherwise.
+            with self._paging:
+                if self._ended.is_set() or self._list_page():
+                    return
+
+    def _list_page(self) -> bool:
+        """Emit the next page of the list; whether it was the last."""
         listing = self._listing
         if listing is None:
             began_at = self._clock() if self._clock else None
             listing = _Listing(time.monotonic(), began_at)
-        while not self._ended.is_set():
-            runs, metadata = self._page(listing.token)
-            # Its place is kept from its first page on: the others show the runs as they were then.
-            self._listing = listing
-            for run in runs:
-                listing.uids.add(run.seen.uid)
-                self._emit(Present(run))
-            listing.token = metadata.get("continue", "")
-            if not listing.token:
-                uids = frozenset(listing.uids)
-                self._emit(Listed(self._namespace, uids, listing.began, listing.began_at))
-                self._emit(Fresh(listing.began))
-                self._listing, self._revision = None, metadata["resourceVersion"]
-                return
+        runs, metadata = self._page(listing.token)
+        # Its place is kept from its first page on: the others show the runs as they were then.
+        self._listing = listing
+        for run in runs:
+            listing.uids.add(run.seen.uid)
+            self._emit(Present(run))
+        listing.token = metadata.get("continue", "")
+        if listing.token:
+            return False
+        self._emit(Listed(self._namespace, frozenset(listing.uids), listing.began, listing.began_at))
+        self._emit(Fresh(listing.began))
+        self._listing, self._revision = None, metadata["resourceVersion"]
+        return True
 
     def _page(self, token: str) -> tuple[list[AgentRun], Object]:
         query = {"limit": str(PAGE), **({"continue": token} if token else {})}
-        with self._paging:
-            page = self._api.get(self._path, query)
-            # Reduced before another page is read: specs can be large, and none is needed.
-            return [read_run(item) for item in page.pop("items")], page["metadata"]
+        page = self._api.get(self._path, query)
+        # Reduced before they are emitted: specs can be large, and none is needed.
+        return [read_run(item) for item in page.pop("items")], page["metadata"]
 
     def _watch(self) -> bool:
         """Watch until the server ends it; whether anything was heard."""

@@ -618,6 +618,43 @@ def test_of_several_namespaces_the_one_that_was_heard_longest_ago_counts(faulty:
     assert follower.wait_for(lambda c: isinstance(c, Fresh)) == Fresh(listed.began)
 
 
+def test_lists_of_many_namespaces_are_held_one_page_at_a_time(faulty: Any) -> None:
+    def script(exchange: Exchange) -> None:
+        if "watch" in exchange.query:
+            return exchange.answer(500, {})
+        name = exchange.route.split("/")[-2]
+        return exchange.answer(200, a_list(*(body(f"{name}-{number}") for number in range(feed.PAGE))))
+
+    server = faulty(script)
+    server.namespaces = [f"ns-{number}" for number in range(10)]
+
+    def lists() -> int:
+        return len([call for call in server.calls if "watch" not in call.query])
+
+    stop = threading.Event()
+    with closing(server.cluster.changes(stop)) as changes:
+        next(changes)
+        time.sleep(0.5)
+        assert lists() <= 2
+        listed = [next(change for change in changes if isinstance(change, Listed)) for _ in range(10)]
+        assert {change.namespace for change in listed} == set(server.namespaces)
+        assert {len(change.uids) for change in listed} == {feed.PAGE}
+
+
+def test_one_that_reads_no_more_ends_lists_soon(faulty: Any) -> None:
+    server = faulty(
+        lambda exchange: exchange.answer(200, a_list(*(body(f"run-{n}") for n in range(feed.PAGE))))
+    )
+    server.namespaces = [f"ns-{number}" for number in range(10)]
+    with closing(server.cluster.changes(threading.Event())) as changes:
+        next(changes)
+        time.sleep(0.3)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.5
+    assert len(server.calls) <= 2
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("watch-ns-")]
+
+
 def test_a_server_that_ends_every_watch_at_once_is_not_flooded(faulty: Any, follow: Any) -> None:
     def script(exchange: Exchange) -> None:
         if "watch" not in exchange.query:
