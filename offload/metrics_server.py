@@ -32,9 +32,8 @@ def serving_metrics(host: str, port: int, *, ready: Ready | None = None) -> Iter
         yield 0
         return
     try:
-        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][
-            0
-        ]
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family = found[0][0]
         kind = _Server6 if family == socket.AF_INET6 else _Server
         server = make_server(host, port, _app(ready), server_class=kind, handler_class=_Quiet)
     except OSError as error:
