@@ -116,6 +116,7 @@ def _psycopg(url: sa.URL) -> sa.URL:
         "keepalives_count": "3",
         "tcp_user_timeout": "20000",
         "application_name": "offload",
+        "target_session_attrs": "read-write",  # a hot standby reads, and refuses every write
     }
     given = dict(url.query)
     return url.set(drivername="postgresql+psycopg", query={**defaults, **given})

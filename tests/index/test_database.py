@@ -6,6 +6,7 @@
 - a statement that is its own transaction writes and knows the database's time
 - failures leave as IndexUnavailableError with their cause: no server, a connection that ends inside a
   transaction, no tables, no free connection; a value that is refused is no such failure
+- a PostgreSQL that takes no writes is an index out of reach, until it does; a URL may ask for another one
 - a URL that is not ours is refused without showing its password, and so is an SQLite that is too old
 - waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
   wake-up can be missed; a server that falls silent holds no waiter up
@@ -152,6 +153,24 @@ def test_an_index_out_of_reach_says_so_and_why(url: str, reason: str, transactio
     index.wait_for_dirty(0.1)
     assert time.monotonic() - started >= 0.1
     index.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_server_that_takes_no_writes_is_out_of_reach_until_it_does(url: str) -> None:
+    """As a hot standby is, to which a connection can lead after a switchover."""
+    name = sa.make_url(url).database
+    with psycopg.connect(url, autocommit=True) as admin, closing(Index.connect(url)) as index:
+        admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        try:
+            with pytest.raises(IndexUnavailableError, match="read-only"), index.read():
+                pass
+            with closing(Index.connect(f"{url}?target_session_attrs=any")) as reader, reader.read() as tx:
+                assert tx.scalar(sa.text("SELECT 1")) == 1
+        finally:
+            admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        with index.begin() as tx:
+            assert runs.mark_deleted(tx, "unknown") is False
+        index.wait_for_dirty(0.01)
 
 
 @pytest.mark.parametrize("transaction", ["begin", "begin_single", "read"])
