@@ -68,7 +68,9 @@ SELECT_ARTIFACT = sa.select(*_ARTIFACT_COLUMNS).join(runs, runs.c.uid == artifac
 def newest_incarnation(runs: sa.FromClause) -> Sequence[sa.ColumnElement[Any]]:
     """The order in which the newest incarnation of a name comes first."""
     # One that lives came last: Kubernetes counts creation in whole seconds, and by clocks that differ.
-    return runs.c.deleted_at.is_(None).desc(), runs.c.created_at.desc(), runs.c.first_seen_at.desc()
+    # Of deleted ones, the one that came later was deleted later, and that is dated by the index's clock.
+    deleted_last = (runs.c.deleted_at.is_(None).desc(), runs.c.deleted_at.desc())
+    return *deleted_last, runs.c.created_at.desc(), runs.c.first_seen_at.desc()
 
 
 def one_run(

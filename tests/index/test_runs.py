@@ -85,6 +85,11 @@ def test_a_run_lives_though_its_deleted_predecessor_was_created_by_a_clock_that_
     again = given.run("r", created_at=second + timedelta(seconds=3))
     assert again.deleted_at is None
     assert given.get_run(after.uid).deleted_at is not None
+    last = given.artifact(again.uid, "log")
+    with given.index.begin() as tx:
+        runs.mark_deleted(tx, again.uid)
+        assert runs.find(tx, "agents", "r").uid == again.uid
+        assert artifacts.currents(tx, [("agents", "r", "log")]) == {("agents", "r", "log"): last}
 
 
 def test_of_two_that_seem_to_live_the_one_of_the_higher_resource_version_came_later(given: Any) -> None:
