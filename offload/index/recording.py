@@ -24,7 +24,7 @@ class Recorded:
 
     artifact: Artifact
     created: bool
-    """False where the current version had these bytes already: the new object is then an orphan."""
+    """False where the current version had these bytes, not expired: the new object is then an orphan."""
 
 
 def record_all(
@@ -111,7 +111,7 @@ class _Book:
         before = self._current.get((new.run_uid, new.name))
         if before is not None and new.only_new_name:
             raise NameExistsError
-        if before is not None and (before.sha256, before.size_bytes) == (new.sha256, new.size_bytes):
+        if before is not None and self._stands_for(before, new):
             return Recorded(before, created=False)
         if before is not None and new.beside_uploads and before.origin is None:
             raise NameExistsError
@@ -127,6 +127,11 @@ class _Book:
         self._entered.append(artifact)
         self._current[new.run_uid, new.name] = artifact
         return Recorded(artifact, created=True)
+
+    def _stands_for(self, before: Artifact, new: NewArtifact) -> bool:
+        """The same bytes, which no sweep may end by their sender's limit yet."""
+        lasts = before.expires_at is None or before.expires_at > self._now
+        return lasts and (before.sha256, before.size_bytes) == (new.sha256, new.size_bytes)
 
     def write(self, tx: sa.Connection) -> None:
         if not self._entered:

@@ -257,7 +257,8 @@ class Ingest:
             return None
         if upload.only_new_name:
             raise NameExistsError(f"{upload.name!r} has a current version, {current.id}")
-        return current if current.sha256 == sha256 else None
+        over = current.expires_at is not None and current.expires_at <= datetime.now(UTC)
+        return current if current.sha256 == sha256 and not over else None
 
     def _current(self, upload: Upload, run: Run) -> Artifact | None:
         with self._index.read() as tx:

@@ -1,10 +1,10 @@
 """Answers that come before the body was read.
 
 Cases: a client that waits for 100 Continue gets a refusal alone and the connection closes, gets 100 and then
-201 where its body is wanted, and 200 without its body where its digest is known; a client that goes on
-sending reads the whole answer (bare socket, large bodies both ways of framing; curl); one that never stops is
-cut off after a bounded while; one that sends within the bound has its connection closed in order; a small
-body that was never read leaves no second answer on the connection.
+201 where its body is wanted, and 200 without its body where its digest is known, unless the time of those
+bytes is over; a client that goes on sending reads the whole answer (bare socket, large bodies both ways of
+framing; curl); one that never stops is cut off after a bounded while; one that sends within the bound has its
+connection closed in order; a small body that was never read leaves no second answer on the connection.
 """
 
 import subprocess
@@ -60,6 +60,18 @@ def test_a_known_digest_is_answered_while_the_body_comes(
     assert (again.status_code, again.json()) == (200, stored)
     assert again.headers["Connection"] == "close"
     service.assert_nothing_left(run, objects=1, rows=1)
+
+
+def test_a_known_digest_of_bytes_whose_time_is_over_is_no_answer(
+    service: Any, run: Any, digest: Callable[..., str]
+) -> None:
+    stored = run.put("x", b"hello", params={"expires": "1s"}).json()
+    time.sleep(1.1)
+    again = run.put("x", b"hello", headers={"Repr-Digest": digest(b"hello")})
+    assert again.status_code == 201
+    assert (again.json()["id"] != stored["id"], again.json()["expiresAt"]) == (True, None)
+    assert run.http.get(run.at("x")).content == b"hello"
+    service.assert_nothing_left(run, objects=2, rows=2)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])

@@ -1,7 +1,8 @@
 """The recorder.
 
 - an answer means committed; callers that wait together are committed together, at most so many, and linger
-- same name and bytes: one artifact, also among many at once; a new name only: one of many at once
+- same name and bytes: one artifact, also among many at once, while its time is not over; a new name only: one
+  of many at once
 - refused: an unknown run, a deleted one (unless it will do), an older incarnation, bytes too old
 - a row that fails, fails alone, whatever its failure
 - a commit whose reply was lost is not recorded twice
@@ -126,6 +127,20 @@ def test_the_current_bytes_again_are_the_same_artifact(given: Any, start: Any) -
     third = recorder.record_blocking(given.new(run.uid, "a", b"A"))
     assert third.created is True
     assert [artifact.current for artifact in history(given.index, run.uid)] == [False, False, True]
+    assert given.get_run(run.uid).current_count == 1
+
+
+def test_bytes_whose_time_is_over_are_recorded_anew(given: Any, start: Any) -> None:
+    """The next sweep ends the version that they have, and who sent them again was told that they are kept."""
+    run = given.run()
+    recorder = start()
+    over, ahead = datetime.now(UTC) - HOUR, datetime.now(UTC) + HOUR
+    first = recorder.record_blocking(given.new(run.uid, "a", b"A", expires_at=over))
+    second = recorder.record_blocking(given.new(run.uid, "a", b"A", expires_at=ahead))
+    assert (second.created, second.artifact.expires_at) == (True, ahead)
+    third = recorder.record_blocking(given.new(run.uid, "a", b"A"))
+    assert (third.created, third.artifact) == (False, second.artifact)
+    assert [one.current for one in history(given.index, run.uid) if one.id != first.artifact.id] == [True]
     assert given.get_run(run.uid).current_count == 1
 
 
