@@ -92,6 +92,10 @@ def parse_url(url: str) -> sa.URL:
         parsed = sa.make_url(url)
     except exc.ArgumentError as error:
         raise ConfigError("the database URL is not sqlite:///PATH or postgresql://…") from error
+    except ValueError:  # it has the port's text, which can be part of the password
+        raise ConfigError(
+            "the database URL's port is no number; several hosts are written ?host=ONE:5432&host=TWO:5432"
+        ) from None
     if "@" in (parsed.host or ""):  # it begins with the password's end, which the driver would tell
         raise ConfigError("in the database URL, `@` in the user's name or the password is written %40")
     return parsed

@@ -8,6 +8,7 @@
   transaction, no tables, no free connection; a value that is refused is no such failure
 - a PostgreSQL that takes no writes is an index out of reach, until it does; a URL may ask for another one
 - a URL that is not ours is refused without showing its password, and so is an SQLite that is too old
+- several hosts are written as the refusal of several in one place says
 - waiting for dirty runs ends at a commit, on PostgreSQL also at another process's, and in time; soon where a
   wake-up can be missed; a server that falls silent holds no waiter up
 - SQLite: every commit is on disk before it is acknowledged; many may open a new file at once
@@ -217,6 +218,22 @@ def test_an_at_sign_in_the_password_is_refused_before_the_driver_takes_half_of_i
     with pytest.raises(ConfigError, match="%40") as caught:
         Index.connect("postgresql://user:one@two@host/db")
     assert "two" not in str(caught.value)
+
+
+@pytest.mark.parametrize("port", ["5432,two:5432", "secret", ""])
+def test_a_url_whose_port_is_no_number_is_refused_and_says_how_several_hosts_are_written(port: str) -> None:
+    with pytest.raises(ConfigError, match=r"\?host=ONE:5432&host=TWO:5432") as caught:
+        Index.connect(f"postgresql://user:secret@one:{port}/db")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_several_hosts_are_tried_in_turn(postgres_url: str) -> None:
+    url = sa.make_url(postgres_url)
+    hosts = ("127.0.0.1:1", f"{url.host}:{url.port}")
+    several = url.set(host=None, port=None, query={"host": hosts}).render_as_string(hide_password=False)
+    with closing(Index.connect(several)) as index, index.read() as tx:
+        assert tx.scalar(sa.text("SELECT 1")) == 1
 
 
 def test_an_sqlite_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
