@@ -340,7 +340,9 @@ def _address_in(signed_url: str) -> _Address:
 
 async def _refusal(method: str, answer: aiohttp.ClientResponse, *, otherwise: str) -> ClientError:
     """An answer of the store's that is no success, as botocore raises it, with its code or `otherwise`."""
-    body = await answer.content.read(_ERROR_BYTES)
+    body = b""
+    while len(body) < _ERROR_BYTES and (piece := await answer.content.read(_ERROR_BYTES - len(body))):
+        body += piece
     try:
         code = ET.fromstring(body).findtext("Code") or otherwise  # noqa: S314 - the store is trusted, the size bounded
     except ET.ParseError:

@@ -304,3 +304,16 @@ def test_a_missing_object_stays_missing_through_the_proxy(shelf: Any) -> None:
 def once(matches: Callable[[Any], bool], verdict: Any) -> Callable[[Any], Any]:
     left = [verdict]
     return lambda seen: left.pop() if left and matches(seen) else None
+
+
+@pytest.mark.parametrize("body", [b"", b"default backend - 404"])
+def test_a_404_that_names_nothing_is_no_missing_object(
+    shelf: Any, adapter: S3Objects, proxy: Any, verdicts: Any, body: bytes
+) -> None:
+    location = shelf.put("log", b"x")
+    proxy.rule = lambda seen: verdicts.answer(404, body) if seen.method == "GET" else None
+
+    for ask in (lambda: shelf.get(location), lambda: adapter.read("marker")):
+        with pytest.raises(StoreUnavailableError) as raised:
+            ask()
+        assert not isinstance(raised.value, StoreRefusedError)

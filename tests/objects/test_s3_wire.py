@@ -8,6 +8,7 @@
 - a connection that was kept open and is gone is no failure
 - every loop has connections of its own, and leaves none
 - without credentials there is no adapter; those that one finds are for all that it sends
+- an error that comes in two pieces keeps its code
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from cryptography.x509.oid import NameOID
 
 from offload.dev.stores import StoreAddress
 from offload.domain.limits import PART_LEAST
-from offload.errors import ConfigError, StoreUnavailableError
+from offload.errors import ConfigError, ObjectMissingError, StoreUnavailableError
 from offload.objects.s3 import S3Objects
 from offload.objects.s3_client import S3Connection
 
@@ -302,3 +303,27 @@ def self_signed(folder: Path, name: str) -> Path:
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
     return path
+
+
+def test_an_error_in_two_pieces_keeps_its_code(shelf_of: Callable[..., Any]) -> None:
+    document = b"<Error><Code>NoSuchKey</Code></Error>"
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(2**16)
+            head = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(document)
+            connection.sendall(head + document[:15])
+            time.sleep(0.2)
+            connection.sendall(document[15:])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=[listener])
+        server.start()
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        adapter = S3Objects(replace(NOBODY, endpoint_url=endpoint, attempts=1))
+        shelf = shelf_of(adapter)
+        with pytest.raises(ObjectMissingError):
+            shelf.get(shelf.at("log"))
+        server.join()
+        adapter.close()
