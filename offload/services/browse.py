@@ -12,6 +12,7 @@ from offload.cluster.interface import Cluster
 from offload.domain import retention
 from offload.domain.artifact import Artifact, Location, State
 from offload.domain.differences import Difference, differences
+from offload.domain.keys import root
 from offload.domain.limits import PAGE_MOST
 from offload.domain.pointers import Reason, StatusSchema, addresses, fingerprint, status_entries
 from offload.domain.projection import Caps, Projection, why_absent
@@ -235,8 +236,8 @@ class Browse:
 
         They may have gone by rule or request since the row was read, or be there as another version: a bucket
         that was restored by copying has others. Else they are lost, and the row says so from now on; but only
-        a store whose marker names this index is believed: behind another bucket or an empty disk, everything
-        would look lost.
+        a store whose marker names this index is believed, and only of keys in its bucket and prefix:
+        behind another bucket or an empty disk, everything would look lost.
 
         Raises:
             ArtifactGoneError: the bytes are gone for good.
@@ -245,9 +246,11 @@ class Browse:
         refuse_ended(self.artifact(artifact.id))
         if copied := self._copy_of(artifact):
             return copied
-        ours = claim_on(self._index, self._objects, self._prefix) is Claim.OURS
-        log.error("browse.missing_object", artifact=str(artifact.id), key=artifact.location.key, lost=ours)
-        if not ours or artifact.location.bucket != self._objects.bucket:
+        location = artifact.location
+        marked = location.bucket == self._objects.bucket and location.key.startswith(root(self._prefix))
+        lost = marked and claim_on(self._index, self._objects, self._prefix) is Claim.OURS
+        log.error("browse.missing_object", artifact=str(artifact.id), key=location.key, lost=lost)
+        if not lost:
             raise StoreUnavailableError("the store does not have these bytes, or is not the one it was")
         with self._index.begin() as tx:
             artifacts.mark_lost(tx, artifact.id)

@@ -2,7 +2,7 @@
 
 Cases: a store that comes back empty proves nothing, also to a service that starts on it; a copy under the
 same key, as of a bucket with versions that was restored, is what is read, and one of another size is not;
-what has no copy is lost.
+what has no copy is lost. The marker of one prefix proves nothing of keys under another.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -61,6 +61,22 @@ def test_a_store_that_comes_back_empty_loses_nothing(serving: Any, eventually: C
 
         objects._objects.update(emptied)
         assert run.http.get(run.at("x")).content == DATA
+
+
+def test_the_marker_of_another_prefix_loses_nothing(serving: Any, eventually: Callable[..., None]) -> None:
+    objects = MemoryObjects()
+    with serving(objects=objects, s3_prefix="own") as first:
+        run = first.run()
+        run.stored("x", DATA)
+    objects._objects.clear()
+
+    url = f"sqlite:///{first.database}"
+    with serving(objects=objects, s3_prefix="other", database_url=url) as second:
+        run = replace(run, http=second.http)
+        eventually(lambda: ("memory", "other/.offload-index") in objects._objects)
+        answer = run.http.get(run.at("x"))
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:offload:problem:store-unavailable")
+        assert [one["state"] for one in run.history()] == ["stored"]
 
 
 def test_a_copy_of_another_version_is_read(serve: Any, eventually: Callable[..., None]) -> None:
