@@ -144,10 +144,13 @@ class S3Upload:
     # Below: blocking, in the pool's threads.
 
     def _create(self) -> str:
-        with translated("opening a multipart upload"):
+        doing = "opening a multipart upload"
+        with translated(doing):
             answer = self.client.create_multipart_upload(
                 **self.target, **self.making, Metadata=dict(self.metadata)
             )
+        if not answer.get("UploadId"):
+            raise StoreUnavailableError(f"{doing}: the answer names no upload")
         return answer["UploadId"]
 
     def _complete(self, upload_id: str, sent: "list[CompletedPartTypeDef]") -> str | None:

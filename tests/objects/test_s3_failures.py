@@ -317,3 +317,13 @@ def test_a_404_that_names_nothing_is_no_missing_object(
         with pytest.raises(StoreUnavailableError) as raised:
             ask()
         assert not isinstance(raised.value, StoreRefusedError)
+
+
+def test_an_answer_that_names_no_upload_is_unavailable(shelf: Any, proxy: Any, verdicts: Any) -> None:
+    proxy.rule = lambda seen: verdicts.answer(200, b"") if is_create(seen) else None
+
+    with pytest.raises(StoreUnavailableError) as raised:
+        shelf.put("log", *three_parts())
+
+    assert not isinstance(raised.value, StoreRefusedError)
+    assert shelf.is_bare()
