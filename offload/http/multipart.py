@@ -116,9 +116,15 @@ async def _events(boundary: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[
             epilogue += len(chunk) if reader.complete else 0
             if epilogue > SKIPPED_BYTES:
                 break
-            parser.write(chunk)
+            broken: FormParserError | InvalidMultipartError | None = None
+            try:
+                parser.write(chunk)
+            except (FormParserError, InvalidMultipartError) as error:
+                broken = error  # once what came whole before it is told
             while found:
                 yield found.popleft()
+            if broken:
+                raise broken
         parser.finalize()
     except FormParserError as error:
         raise InvalidMultipartError(f"the body is not valid multipart/form-data: {error}") from error

@@ -219,6 +219,15 @@ def test_files_before_broken_framing_are_told_to_be_stored(service: Any, run: An
     service.assert_nothing_left(run, objects=1, rows=1)
 
 
+def test_a_file_before_a_broken_header_in_one_piece_is_stored(service: Any, run: Any) -> None:
+    whole = _form(("first", b"x"), ("second", b"y"))
+    head, _, tail = whole.rpartition(b"Content-Disposition")
+    answer = _post(run, head + b"Broken header\r\nContent-Disposition" + tail)
+    assert answer.status_code == 422
+    assert [one["status"] for one in answer.json()["results"]] == [201, 400]
+    service.assert_nothing_left(run, objects=1, rows=1)
+
+
 def test_more_parts_than_are_taken_are_refused(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("offload.http.multipart.PARTS", 3)
     answer = _post(run, _form(*((f"f{n}", b"x") for n in range(5))))
