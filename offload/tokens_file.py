@@ -10,9 +10,11 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import textwrap
 import threading
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -46,6 +48,7 @@ class TokenFile:
         self._reading = threading.Lock()
         self._version: _Version | None
         self._version, self._grants = _read(path)
+        self._problem: str | None = None
 
     def grant_for(self, token: str) -> Grant | None:
         """What `token` may do; None where no entry has it or its entry has expired.
@@ -73,9 +76,16 @@ class TokenFile:
             try:
                 self._version, self._grants = _read(self._path)
             except ConfigError as error:
-                self._version = version  # one log entry for each broken version, not for each request
-                _log.error("the token file is not usable, the last good one stays in force: %s", error.detail)
+                # What is broken stays so; what cannot be opened may be by the next request.
+                if not isinstance(error.__cause__, OSError):
+                    self._version = version
+                if error.detail != self._problem:  # one log entry for each problem, not for each request
+                    self._problem = error.detail
+                    _log.error(
+                        "the token file is not usable, the last good one stays in force: %s", error.detail
+                    )
             else:
+                self._problem = None
                 _log.info("read the token file %s again: %d tokens", self._path, len(self._grants))
 
 
@@ -118,7 +128,8 @@ def create_token(
 def add_entry(path: Path, entry: str) -> None:
     """Put an entry at the end of the token file at `path`, which is made if it is not there.
 
-    The file is replaced in one step; a running server sees the old or the new one.
+    The file is replaced in one step; a running server sees the old or the new one. Its mode stays, its owner
+    where that is allowed, and a link to it too.
 
     Raises:
         ConfigError: the file cannot be read or written, or would not be valid with the entry.
@@ -128,9 +139,14 @@ def add_entry(path: Path, entry: str) -> None:
         first = _LIST_ITEM.search(text)
         text = text.rstrip("\n") + "\n" + textwrap.indent(entry, first[1] if first else "")
         parse_config(text, TokensFile, name=f"{path} with the new entry")
-        new = path.with_name(path.name + ".new")
+        real = path.resolve()
+        new = real.with_name(real.name + ".new")
         new.write_text(text, encoding="utf-8")
-        new.replace(path)
+        if real.exists():
+            shutil.copymode(real, new)
+            with suppress(PermissionError):
+                shutil.chown(new, real.stat().st_uid, real.stat().st_gid)
+        new.replace(real)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be changed: {error}") from error
 

@@ -1,8 +1,9 @@
 """The token file.
 
 Cases: a created token's entry makes it valid, with its scopes; unknown, wrong, empty and strange tokens are
-none; expiry to the instant; a changed, a broken, a missing and a mended file; a rule of the format broken,
-with line and place, and never the token itself in an error; tokens are long, different, recognisable.
+none; expiry to the instant; a changed, a broken, a missing, an unreadable and a mended file; a rule of the
+format broken, with line and place, and never the token itself in an error; tokens are long, different,
+recognisable; an added entry leaves the file's mode and a link to it.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import pytest
 
 from offload.domain.access import Grant, Permission
 from offload.errors import ConfigError
-from offload.tokens_file import TOKEN_PREFIX, NewToken, TokenFile, create_token
+from offload.tokens_file import TOKEN_PREFIX, NewToken, TokenFile, add_entry, create_token
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 READ_WRITE = frozenset({Permission.READ, Permission.WRITE})
@@ -130,6 +131,42 @@ def test_a_broken_file_leaves_the_last_good_one_in_force_and_is_logged_once(
     _file(path, other)
     assert tokens.grant_for(one.token) is None
     assert tokens.grant_for(other.token) is not None
+
+
+def test_a_file_that_cannot_be_opened_for_a_while_is_read_when_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = _token("one"), _token("other")
+    path = _file(tmp_path / "tokens.yaml", one)
+    tokens = TokenFile(path)
+    _file(path, other)
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise PermissionError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        for _ in range(3):
+            assert tokens.grant_for(one.token) is not None
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+    assert tokens.grant_for(one.token) is None
+    assert tokens.grant_for(other.token) is not None
+
+
+def test_an_added_entry_leaves_the_files_mode_and_a_link_to_it(tmp_path: Path) -> None:
+    one, other = _token("one"), _token("other")
+    path = _file(tmp_path / "real.yaml", one)
+    path.chmod(0o640)
+    link = tmp_path / "tokens.yaml"
+    link.symlink_to(path)
+
+    add_entry(link, other.entry)
+
+    assert link.readlink() == path
+    assert path.stat().st_mode & 0o777 == 0o640
+    tokens = TokenFile(link)
+    assert all(tokens.grant_for(token.token) for token in (one, other))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"real.yaml", "tokens.yaml"}
 
 
 def test_a_first_file_that_is_broken_is_an_error(tmp_path: Path) -> None:
