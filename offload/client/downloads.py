@@ -1,6 +1,7 @@
 """Fetching bytes: resumed where they were cut, verified, and in place only when they are whole."""
 
 import base64
+import errno
 import fcntl
 import hashlib
 import io
@@ -21,6 +22,7 @@ from offload.client.sources import PIECE, Progress
 
 _SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 _PART_NAME_BYTES = 200  # with the digest and the dots below the 255 that file systems take
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})  # some network file systems have none
 _RANGE_START = re.compile(r"bytes (\d+)-")
 
 
@@ -164,6 +166,9 @@ class _FileSink:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ClientError(f"another download is writing {self._target} already") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         self._part = part
         if self._target.exists():
             self._mode = self._target.stat().st_mode & 0o777

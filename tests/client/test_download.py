@@ -2,11 +2,12 @@
 
 Cases: a file and a stream; an older version by id; an empty artifact; a connection cut on the way, and one
 cut so often that the download is given up and taken up by the next call; the same where a store gives the
-bytes; bytes that are not those announced; a newer version that comes in between; two downloads of one target;
-an artifact that is not there; targets that are a fifo, a raw stream, a link, a file with a mode of its own,
-or have a long name.
+bytes; bytes that are not those announced; a newer version that comes in between; two downloads of one target,
+and a file system without locks; an artifact that is not there; targets that are a fifo, a raw stream, a link,
+a file with a mode of its own, or have a long name.
 """
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -175,6 +176,19 @@ def test_two_downloads_do_not_write_one_part(client: Client, stored: Artifact, t
         with pytest.raises(ClientError, match="another download"):
             client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
     assert part.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.usefixtures("stored")
+def test_a_file_system_without_locks_is_written_to(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    client.download(RUN, "dir/a.bin", tmp_path / "a.bin")
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("a.bin", CONTENT)]
 
 
 def test_what_is_not_there_is_missing_and_leaves_no_file(client: Client, tmp_path: Path) -> None:
