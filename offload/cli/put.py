@@ -132,9 +132,13 @@ class _Outcome:
 def _send(  # noqa: PLR0913 - what, where to, and how
     client: "Client", run: str, items: list[Item], options: dict[str, Any], *, jobs: int, as_json: bool
 ) -> int:
-    """Send all items, say what became of each, and answer the exit code."""
+    """Send all items, say what became of each, and answer the exit code.
+
+    What cannot be said, as to a pipe whose reader has gone, is raised once all are sent.
+    """
     began = time.monotonic()
     outcomes = []
+    unsaid: OSError | UnicodeError | None = None
     with Transfers(files=len(items)) as transfers:
         transfers.expect(sum(item.path.stat().st_size for item in items if item.path and item.path.is_file()))
 
@@ -148,8 +152,13 @@ def _send(  # noqa: PLR0913 - what, where to, and how
 
         for outcome in _outcomes(items, send_one, jobs):
             outcomes.append(outcome)
-            _tell(outcome, transfers, as_json=as_json)
+            try:
+                _tell(outcome, transfers, as_json=as_json)
+            except (OSError, UnicodeError) as error:
+                unsaid = unsaid or error
     _sum_up(outcomes, time.monotonic() - began)
+    if unsaid:
+        raise unsaid
     errors = [outcome.error for outcome in outcomes if outcome.error]
     codes = [exits.code_of(e) if isinstance(e, OffloadError) else exits.FAILED for e in errors]
     return exits.OUT_OF_REACH if exits.OUT_OF_REACH in codes else next(iter(codes), 0)
@@ -198,7 +207,9 @@ def _outcomes(items: list[Item], send_one: Callable[[Item], "Artifact"], jobs: i
 def _tell(outcome: _Outcome, transfers: Transfers, *, as_json: bool) -> None:
     artifact, error = outcome.artifact, outcome.error
     if as_json:
-        transfers.say(json.dumps(_json(outcome), ensure_ascii=False))
+        line = json.dumps(_json(outcome), ensure_ascii=False)
+        # A byte of a path that is no UTF-8 is half of a pair in Python, which JSON writes as an escape.
+        transfers.say(line.encode(errors="backslashreplace").decode())
     elif artifact:
         name, size = printable(artifact.name), format_size(artifact.size_bytes)
         transfers.say(f"{outcome.word:<9}  {name}  {size}  {printable(artifact.uri)}")

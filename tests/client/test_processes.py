@@ -1,9 +1,10 @@
 """The client's commands as processes: their standard streams and their end.
 
-Cases: standard input is sent; streams that are closed; Ctrl-C ends put at once and leaves no file, also while
-it waits for standard input.
+Cases: standard input is sent; streams that are closed, and a reader that has gone; a path that is no UTF-8,
+as JSON; Ctrl-C ends put at once and leaves no file, also while it waits for standard input.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -100,3 +101,30 @@ def test_get_says_that_standard_output_is_closed(server: Any, tmp_path: Path) ->
         _, errors = process.communicate(timeout=10)
     assert errors == b"offload: standard output is closed\n"
     assert process.returncode == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--best-effort"]])
+def test_put_sends_all_though_nobody_reads_what_it_says(
+    server: Any, tmp_path: Path, options: list[str]
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(20):
+        (files / str(number)).write_text(str(number))
+    through = ["/bin/sh", "-c", '"$@" | true', "sh"]
+    with started(server, tmp_path, "put", "files", "--jobs", "1", *options, through=through) as process:
+        process.communicate(timeout=20)
+    assert server.current == {f"files/{number}": str(number).encode() for number in range(20)}
+
+
+def test_put_tells_a_path_that_is_no_utf_8_as_json(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    folder = tmp_path / os.fsdecode(b"caf\xe9") / "out"
+    folder.mkdir(parents=True)
+    (folder / "a").write_text("x")
+    with started(server, tmp_path, "put", str(folder), "--json") as process:
+        output, errors = process.communicate(timeout=10)
+    assert (process.returncode, server.current) == (0, {"out/a": b"x"}), errors
+    assert os.fsencode(json.loads(output)["path"]) == os.fsencode(folder / "a")
