@@ -29,6 +29,7 @@ from offload.objects.s3 import S3Objects
 from offload.objects.s3_client import S3Connection
 
 PART = PART_LEAST
+NOWHERE = S3Connection("bucket", region="us-east-1", access_key="key", secret_key="secret")
 SENT_DIRECTLY = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 COMPLETED = b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
 
@@ -140,7 +141,7 @@ def test_no_more_than_the_window_is_held(
 
 
 def test_the_window_of_a_small_object_is_its_size() -> None:
-    adapter = S3Objects(S3Connection(bucket="b", region="us-east-1"))
+    adapter = S3Objects(NOWHERE)
 
     assert [adapter.window(size) for size in (0, 10, 8 * 2**20)] == [0, 10, 8 * 2**20]
     assert adapter.window(None) == adapter.window(2**30) == 4 * 8 * 2**20
@@ -236,7 +237,7 @@ def test_the_public_address_is_the_signed_one() -> None:
 
 
 def test_no_public_address_no_url() -> None:
-    adapter = S3Objects(S3Connection("bucket", region="us-east-1"))
+    adapter = S3Objects(NOWHERE)
 
     assert (
         adapter.presign(Location("bucket", "k"), seconds=1, content_type="", content_disposition="") is None
@@ -244,10 +245,12 @@ def test_no_public_address_no_url() -> None:
     adapter.close()
 
 
-@pytest.mark.parametrize("wrong", [{"endpoint_url": "not a url"}, {"ca_bundle": "/no/such/file"}])
-def test_settings_that_cannot_work_are_named(wrong: dict[str, str]) -> None:
-    with pytest.raises(ConfigError):
-        S3Objects(S3Connection("bucket", region="us-east-1", **wrong))
+@pytest.mark.parametrize(
+    ("setting", "value"), [("endpoint_url", "not a url"), ("ca_bundle", "/no/such/file")]
+)
+def test_settings_that_cannot_work_are_named(setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=value):
+        S3Objects(replace(NOWHERE, **{setting: value}))
 
 
 def answer_to(url: str) -> int:
