@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import typer
 
 from offload import logs
+from offload.cli.lines import url_of
 from offload.cli.signals import stop_on_signals, wait_for
 from offload.metrics_server import serving_metrics
 from offload.settings import load_settings
@@ -25,6 +26,5 @@ def command() -> None:
         port = stack.enter_context(
             serving_metrics(settings.metrics_host, settings.metrics_port, ready=controller.ready)
         )
-        host = f"[{settings.metrics_host}]" if ":" in settings.metrics_host else settings.metrics_host
-        typer.echo(f"metrics=http://{host}:{port}/metrics")
+        typer.echo(f"metrics={url_of(settings.metrics_host, port)}/metrics")
         wait_for(stop)

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from offload.cli.http_protocol import Protocol
+from offload.cli.lines import url_of
 from offload.errors import ConfigError
 
 KEEP_ALIVE_SECONDS = 75
@@ -49,7 +50,7 @@ def listen(host: str, port: int, *, stall_seconds: float = 0) -> socket.socket:
 def address_of(listener: socket.socket) -> str:
     """The URL that reaches `listener`."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return url_of(host, port)
 
 
 def config(app: Any, *, grace_seconds: float, workers: int = 1) -> uvicorn.Config:

@@ -8,6 +8,11 @@ def notice(line: str) -> None:
     typer.echo("offload: " + "\n".join(printable(part) for part in line.split("\n")), err=True)
 
 
+def url_of(host: str, port: int) -> str:
+    """The URL of a server, an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def printable(text: str) -> str:
     """`text` without what could steer a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -87,6 +87,10 @@ class Artifact:
     erased_at: datetime | None = None
     """When the bytes were seen deleted."""
 
+    def is_over(self, now: datetime) -> bool:
+        """Whether its sender's own limit has passed: the next sweep ends it."""
+        return self.expires_at is not None and self.expires_at <= now
+
     @property
     def etag(self) -> str:
         """Strong entity tag (RFC 9110, section 8.8.3), quoted."""

@@ -130,8 +130,8 @@ class _Book:
 
     def _stands_for(self, before: Artifact, new: NewArtifact) -> bool:
         """The same bytes, which no sweep may end by their sender's limit yet."""
-        lasts = before.expires_at is None or before.expires_at > self._now
-        return lasts and (before.sha256, before.size_bytes) == (new.sha256, new.size_bytes)
+        same = (before.sha256, before.size_bytes) == (new.sha256, new.size_bytes)
+        return same and not before.is_over(self._now)
 
     def write(self, tx: sa.Connection) -> None:
         if not self._entered:

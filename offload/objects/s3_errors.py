@@ -17,10 +17,9 @@ from urllib3.exceptions import HTTPError
 from offload import metrics
 from offload.errors import ObjectMissingError, OffloadError, StoreRefusedError, StoreUnavailableError
 
-_MISSING = frozenset({"NoSuchKey", "NoSuchVersion"})
+_NO_CODE = "404"  # an answer without a body, as to HEAD: its code is the bare status
+_MISSING = frozenset({"NoSuchKey", "NoSuchVersion", _NO_CODE})
 _FINDING = frozenset({"GetObject", "HeadObject", "HeadBucket", "DeleteObject"})
-_NO_CODE = "404"  # what stands for the code where the body has none
-_BODILESS = _FINDING - {"GetObject"}
 _PASSES = frozenset(
     {
         "RequestTimeout",  # sent with status 400
@@ -80,15 +79,13 @@ def is_elsewhere(error: ClientError) -> bool:
 def _answered(error: ClientError, doing: str) -> OffloadError:
     code, status = _code(error), _status(error)
     said = f"{doing}: the store answered {status} {code}"
-    if code in _MISSING and error.operation_name in _FINDING:
+    # S3 names what is missing in the body of a GET's answer; a proxy without a route does not.
+    unnamed = code == _NO_CODE and error.operation_name == "GetObject"
+    if code in _MISSING and error.operation_name in _FINDING and not unnamed:
         return ObjectMissingError(said)
-    if code == _NO_CODE and error.operation_name in _FINDING:
-        # S3 names what is missing in the body of a GET's answer; a proxy without a route does not.
-        bodiless = error.operation_name in _BODILESS
-        return ObjectMissingError(said) if bodiless else StoreUnavailableError(said)
     passes = status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED
     failed_inside = status in _SUCCESS  # sent before the store knew: an error of the server's too
-    if passes or failed_inside or status in _PASSING_STATUS or code in _PASSES:
+    if unnamed or passes or failed_inside or status in _PASSING_STATUS or code in _PASSES:
         return StoreUnavailableError(said)
     return StoreRefusedError(said)
 

@@ -257,8 +257,7 @@ class Ingest:
             return None
         if upload.only_new_name:
             raise NameExistsError(f"{upload.name!r} has a current version, {current.id}")
-        over = current.expires_at is not None and current.expires_at <= datetime.now(UTC)
-        return current if current.sha256 == sha256 and not over else None
+        return current if current.sha256 == sha256 and not current.is_over(datetime.now(UTC)) else None
 
     def _current(self, upload: Upload, run: Run) -> Artifact | None:
         with self._index.read() as tx:
