@@ -25,7 +25,7 @@ from offload.http.names import NAMED_PATH, Name, exact_name
 from offload.http.parts import Parts, parts_of
 from offload.http.problems import described
 from offload.http.queries import NO_QUERY
-from offload.services.browse import refuse_ended
+from offload.services.missing_bytes import refuse_ended
 
 router = APIRouter()
 log = structlog.get_logger("offload.http")
@@ -185,7 +185,7 @@ class _Bytes(StreamingResponse):
             try:
                 await self._stream_from(artifact.location, send)
             except ObjectMissingError:
-                elsewhere = await run_in_threadpool(self._parts.browse.find_again, artifact)
+                elsewhere = await run_in_threadpool(self._parts.find_again, artifact)
                 await self._stream_from(elsewhere, send)
 
     async def _stream_from(self, location: Location, send: Send) -> None:

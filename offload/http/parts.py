@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Request
 
 from offload.domain.access import Grant
-from offload.domain.artifact import Artifact
+from offload.domain.artifact import Artifact, Location
 from offload.objects.interface import Objects
 from offload.services.browse import Browse
 from offload.services.ingest import Ingest
@@ -48,6 +48,8 @@ class Parts:
     """Free places for downloads: each holds a connection to the store and some pieces."""
     stall_seconds: float
     """How long a reader may take nothing before its download ends."""
+    find_again: Callable[[Artifact], Location]
+    """Where bytes are that are not where their row says; blocking."""
     erase: Callable[[UUID, str], Artifact]
     """Ends an artifact on request; the second argument is who asked."""
     tokens: Tokens | None

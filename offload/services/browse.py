@@ -6,13 +6,10 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-import structlog
-
 from offload.cluster.interface import Cluster
 from offload.domain import retention
-from offload.domain.artifact import Artifact, Location, State
+from offload.domain.artifact import Artifact, State
 from offload.domain.differences import Difference, differences
-from offload.domain.keys import root
 from offload.domain.limits import PAGE_MOST
 from offload.domain.pointers import Reason, StatusSchema, addresses, fingerprint, status_entries
 from offload.domain.projection import Caps, Projection, why_absent
@@ -21,34 +18,18 @@ from offload.domain.run import Run
 from offload.domain.times import format_time
 from offload.errors import (
     AgentRunGoneError,
-    ArtifactDeletedError,
-    ArtifactExpiredError,
-    ArtifactGoneError,
-    ArtifactLostError,
     ArtifactNotFoundError,
-    ObjectMissingError,
     PointersNotKeptError,
     RunNotFoundError,
-    StoreUnavailableError,
 )
 from offload.index import Index, Transaction, artifacts, externals, runs
 from offload.index.externals import External
-from offload.objects.interface import Objects
 from offload.services.adopt import sort_entries
 from offload.services.incarnations import Incarnations
-from offload.services.orphans import Claim, claim_on
 from offload.services.preview import preview
 from offload.services.schema import ServedSchema
 
 Order = Literal["newest", "oldest"]
-
-log = structlog.get_logger()
-
-_GONE = {
-    State.EXPIRED: ArtifactExpiredError,
-    State.DELETED: ArtifactDeletedError,
-    State.LOST: ArtifactLostError,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +89,6 @@ class Browse:
     def __init__(  # noqa: PLR0913 - parts and values, each once
         self,
         index: Index,
-        objects: Objects,
         cluster: Cluster,
         schema: ServedSchema,
         incarnations: Incarnations,
@@ -117,11 +97,10 @@ class Browse:
         caps: Caps,
         strict: bool,
         public_url: str | None,
-        prefix: str,
     ) -> None:
         """`caps`, `strict` and `public_url` are those that the controller publishes by."""
-        self._index, self._objects, self._cluster, self._schema = index, objects, cluster, schema
-        self._incarnations, self._policy, self._prefix = incarnations, policy, prefix
+        self._index, self._cluster, self._schema = index, cluster, schema
+        self._incarnations, self._policy = incarnations, policy
         self._caps, self._strict, self._public_url = caps, strict, public_url
 
     def run(self, namespace: str, name: str, uid: str | None = None) -> Run:
@@ -231,42 +210,6 @@ class Browse:
         pending = differences(status, projection.patch_for(status)) if projection else []
         return Explanation(run, entries, absent, others, pending)
 
-    def find_again(self, artifact: Artifact) -> Location:
-        """Where the bytes of `artifact` are that are not where its row says; or raise what a reader is told.
-
-        They may have gone by rule or request since the row was read, or be there as another version: a bucket
-        that was restored by copying has others. Else they are lost, and the row says so from now on; but only
-        a store whose marker names this index is believed, and only of keys in its bucket and prefix:
-        behind another bucket or an empty disk, everything would look lost.
-
-        Raises:
-            ArtifactGoneError: the bytes are gone for good.
-            StoreUnavailableError: that is not certain.
-        """
-        refuse_ended(self.artifact(artifact.id))
-        if copied := self._copy_of(artifact):
-            return copied
-        location = artifact.location
-        marked = location.bucket == self._objects.bucket and location.key.startswith(root(self._prefix))
-        lost = marked and claim_on(self._index, self._objects, self._prefix) is Claim.OURS
-        log.error("browse.missing_object", artifact=str(artifact.id), key=location.key, lost=lost)
-        if not lost:
-            raise StoreUnavailableError("the store does not have these bytes, or is not the one it was")
-        with self._index.begin() as tx:
-            artifacts.mark_lost(tx, artifact.id)
-        raise _gone(self.artifact(artifact.id))
-
-    def _copy_of(self, artifact: Artifact) -> Location | None:
-        """The newest version of the key, where the row names one. Keys have ids: it can only be a copy."""
-        pinned = artifact.location
-        if pinned.version_id is None:
-            return None
-        try:
-            newest = self._objects.head(Location(pinned.bucket, pinned.key))
-        except ObjectMissingError:
-            return None
-        return newest.location if newest.size_bytes == artifact.size_bytes else None
-
     def _served_schema(self, run: Run) -> StatusSchema | None:
         """None where status can list nothing: the run is deleted, or the schema keeps no pointers."""
         if run.deleted_at:
@@ -315,16 +258,3 @@ def _why_absent(
     if run.dirty_since is None:
         return Reason.COUNT_LIMIT, f"another writer of status has cut the list to {listed} entries"
     return "NotYetPublished", run.publish_error or "the next publish lists it"
-
-
-def refuse_ended(artifact: Artifact) -> None:
-    """Raise what a reader of an ended artifact is told: by whom or which rule, and when."""
-    if artifact.state is not State.STORED:
-        raise _gone(artifact)
-
-
-def _gone(artifact: Artifact) -> ArtifactGoneError:
-    when = f" at {format_time(artifact.ended_at)}" if artifact.ended_at else ""
-    return _GONE[artifact.state](
-        f"artifact {artifact.id} is {artifact.state}{when} by {artifact.ended_by}; its history stays"
-    )

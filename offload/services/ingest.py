@@ -33,7 +33,6 @@ from offload.domain.quantities import format_size
 from offload.domain.retention import Policy, check_requested_expiry, parse_expires
 from offload.domain.run import Run
 from offload.errors import (
-    ClusterUnavailableError,
     LengthMismatchError,
     NameExistsError,
     OffloadError,
@@ -46,14 +45,9 @@ from offload.objects.interface import Objects
 from offload.services.admission import Admission
 from offload.services.budget import ByteBudget
 from offload.services.incarnations import Incarnations
+from offload.services.known_runs import KnownRuns
 from offload.services.pieces import PIECE, Hashing, joined, start_of
 from offload.services.senders import Senders
-
-RUN_CACHE_SECONDS = 2.0
-_RUN_CACHE_ENTRIES = 10_000
-_ASKS_WAITING = 64
-
-_RunKey = tuple[str, str, str | None]
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -127,13 +121,10 @@ class Ingest:
         new_id: Callable[[], UUID] = uuid_utils.compat.uuid7,
     ) -> None:
         self._index, self._objects, self._recorder = index, objects, recorder
-        self._incarnations, self._policy, self._prefix = incarnations, policy, prefix
+        self._policy, self._prefix = policy, prefix
         self._budget, self._limits, self._new_id = budget, limits, new_id
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="ingest")
-        # Questions to the API server have threads of their own: where it hangs, known runs must not wait.
-        self._askers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="ask")
-        self._asking: dict[_RunKey, asyncio.Future[Run]] = {}
-        self._known_runs: dict[_RunKey, tuple[float, Run]] = {}
+        self._known_runs = KnownRuns(incarnations, self._threads)
         self._admission = Admission(limits.concurrent)
         # Apart: in the places of uploads, requests would leave none to their own files.
         self._requests = Admission(limits.concurrent)
@@ -159,7 +150,7 @@ class Ingest:
                 check_type(upload.type)
             if upload.expires is not None:
                 parse_expires(upload.expires, datetime.now(UTC))
-            await self._run(upload)
+            await self._known_runs.find(upload.namespace, upload.run, upload.uid)
             yield
 
     async def put(self, upload: Upload, body: AsyncIterator[bytes], *, of_several: bool = False) -> Ingested:
@@ -195,8 +186,8 @@ class Ingest:
 
     def close(self) -> None:
         """End the threads; what hangs in one of them is not waited for."""
-        for threads in (self._threads, self._askers):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._known_runs.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _describe(self, upload: Upload) -> _Described:
         """Check every word that came with the body; the body itself was not looked at yet."""
@@ -207,40 +198,12 @@ class Ingest:
             raise self._too_large(upload.size_bytes)
         now = datetime.now(UTC)
         expires_at = parse_expires(upload.expires, now) if upload.expires is not None else None
-        run = await self._run(upload)
+        run = await self._known_runs.find(upload.namespace, upload.run, upload.uid)
         if expires_at:
             check_requested_expiry(
                 expires_at, artifact_type=type_, name=upload.name, run=run, policy=self._policy, now=now
             )
         return _Described(upload, run, type_, content_type, expires_at)
-
-    async def _run(self, upload: Upload) -> Run:
-        key = (upload.namespace, upload.run, upload.uid)
-        seen_at, run = self._known_runs.get(key, (0.0, None))
-        if run is not None and time.monotonic() - seen_at < RUN_CACHE_SECONDS:
-            return run
-        run = await self._in_thread(self._incarnations.to_write, *key) or await self._ask(key)
-        if len(self._known_runs) >= _RUN_CACHE_ENTRIES:
-            self._known_runs.clear()
-        self._known_runs[key] = (time.monotonic(), run)
-        return run
-
-    async def _ask(self, key: _RunKey) -> Run:
-        """Ask the API server, once for all uploads that wait for the same run."""
-        asking = self._asking.get(key)
-        if asking is None:
-            if len(self._asking) >= _ASKS_WAITING:
-                raise ClusterUnavailableError("too many look-ups wait for the API server", retry_after=2)
-            loop = asyncio.get_running_loop()
-            asking = loop.run_in_executor(self._askers, self._incarnations.ask, *key)
-            self._asking[key] = asking
-            asking.add_done_callback(lambda done: self._asked(key, done))
-        return await asyncio.shield(asking)
-
-    def _asked(self, key: _RunKey, done: "asyncio.Future[Run]") -> None:
-        del self._asking[key]
-        if not done.cancelled():
-            done.exception()  # all who waited may be gone: nobody else takes it then
 
     async def _answer_before_body(self, described: _Described) -> Artifact | None:
         """The current version if the request's digest says that it has the same bytes."""
@@ -251,7 +214,7 @@ class Ingest:
         try:
             current = await self._in_thread(self._current, upload, described.run)
         except RunChangedError:
-            self._known_runs.clear()
+            self._known_runs.forget()
             raise
         if current is None:
             return None
@@ -262,7 +225,7 @@ class Ingest:
     def _current(self, upload: Upload, run: Run) -> Artifact | None:
         with self._index.read() as tx:
             if upload.uid is None:
-                # It may have been deleted or created again since it was found: see `RUN_CACHE_SECONDS`.
+                # It may have been deleted or created again since `KnownRuns` found it.
                 newest = runs.find(tx, run.namespace, run.name)
                 if newest is None or newest.uid != run.uid or newest.deleted_at:
                     raise RunChangedError
@@ -330,7 +293,7 @@ class Ingest:
             recorded = await self._recorder.record(new)
         except (NameExistsError, RunChangedError):
             # Decided inside the transaction: there is no row, and there will be none.
-            self._known_runs.clear()
+            self._known_runs.forget()
             await self._in_thread(self._forget, new.location)
             raise
         metrics.INDEX_SECONDS.labels("record").observe(time.perf_counter() - started)

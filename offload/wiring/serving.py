@@ -23,6 +23,7 @@ from offload.services.budget import ByteBudget
 from offload.services.incarnations import Incarnations
 from offload.services.ingest import Ingest, Limits
 from offload.services.lookups import Lookups
+from offload.services.missing_bytes import find_again
 from offload.services.orphans import Claim, claim_prefix
 from offload.services.readiness import Readiness
 from offload.services.schema import ServedSchema
@@ -144,7 +145,6 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     )
     browse = Browse(
         index,
-        objects,
         cluster,
         schema,
         incarnations,
@@ -152,7 +152,6 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         caps=caps,
         strict=settings.artifacts_strict,
         public_url=settings.public_url,
-        prefix=settings.s3_prefix,
     )
 
     def look() -> Sequence[PartState]:
@@ -174,6 +173,7 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         redirects=settings.s3_public_endpoint_url is not None,
         downloads=asyncio.Semaphore(settings.download_max_concurrent),
         stall_seconds=settings.upload_stall.total_seconds(),
+        find_again=lambda artifact: find_again(index, objects, artifact, prefix=settings.s3_prefix),
         erase=lambda artifact_id, by: erase_artifact(index, artifact_id, by=by),
         tokens=tokens,
         look=look,

@@ -144,7 +144,7 @@ class Service:
     def create_again(self, run: RunAt) -> RunAt:
         """Delete it and create another of the same name, long enough ago for nobody to remember the old."""
         self.delete_run(run)
-        self.parts.ingest._known_runs.clear()
+        self.parts.ingest._known_runs.forget()
         return self.run(run.name)
 
     def token(
