@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from offload.index import clock
 from offload.index.dialects import engines_of
 from offload.index.schema import runs
 
@@ -28,7 +29,24 @@ def lock(tx: sa.Connection, uids: Iterable[str], columns: tuple[sa.Column[Any], 
     return list(tx.execute(_select_locking(columns, engines.words(1)), asked))
 
 
+def lock_timed(
+    tx: sa.Connection, uids: Iterable[str], columns: tuple[sa.Column[Any], ...]
+) -> tuple[list[Any], datetime]:
+    """As `lock`, each row with the time when it was locked at its end; and the time when all were."""
+    engines = engines_of(tx)
+    asked = engines.words_given([(uid,) for uid in sorted(uids)])
+    rows = list(tx.execute(_select_timed(columns, engines.words(1)), asked))
+    return rows, max((row[-1] for row in rows), default=None) or clock.now(tx)
+
+
 @cache
 def _select_locking(columns: tuple[sa.Column[Any], ...], asked: sa.FromClause) -> sa.Select[Any]:
     wanted = runs.c.uid.in_(sa.select(asked.c.first))
     return sa.select(*columns).where(wanted).order_by(runs.c.uid).with_for_update()
+
+
+@cache
+def _select_timed(columns: tuple[sa.Column[Any], ...], asked: sa.FromClause) -> sa.Select[Any]:
+    # Around the one that locks: inside, PostgreSQL reads the clock before it waits for the lock.
+    locked = _select_locking(columns, asked).subquery()
+    return sa.select(*locked.c, clock.NOW.label("locked_at"))

@@ -11,9 +11,8 @@ import sqlalchemy as sa
 
 from offload.domain.artifact import Artifact, NewArtifact, State
 from offload.errors import NameExistsError, OffloadError, RunChangedError, UploadOutlivedError
-from offload.index import clock
 from offload.index.dialects import UtcDateTime, engines_of, rows_given
-from offload.index.dirty import dirty_since, lock
+from offload.index.dirty import dirty_since, lock_timed
 from offload.index.rows import SELECT_ARTIFACT, all_artifacts
 from offload.index.schema import artifacts, runs
 
@@ -35,8 +34,8 @@ def record_all(
     With `again`, an earlier transaction with these rows failed, and its commit may have taken place all the
     same: a row whose id is there is answered as recorded.
     """
-    ledgers = _lock_runs(tx, batch)
-    now = clock.now(tx)
+    locked, now = lock_timed(tx, {new.run_uid for new in batch}, _LEDGER_COLUMNS)
+    ledgers = {row.uid: _Ledger(*row[:-1]) for row in locked}
     there = _by_id(tx, batch) if again else {}
     book = _Book(ledgers, _current_versions(tx, batch), now)
     outcomes: list[Recorded | OffloadError] = []
@@ -150,8 +149,8 @@ class _Book:
             for run in self._ledgers.values()
             if run.changed
         ]
-        tx.execute(_update_runs(engines.given(*_COUNTERS)), {**rows_given(changed), "at": self._now})
-        engines.announce(tx)
+        update = _update_runs(engines.given(*_COUNTERS))
+        engines.announce_by(tx, update, {**rows_given(changed), "at": self._now})
 
 
 @cache
@@ -160,10 +159,6 @@ def _update_runs(given: sa.FromClause) -> sa.Update:
     counters = {column.name: column for column in given.c if column.name != runs.c.uid.name}
     at = sa.bindparam("at", type_=UtcDateTime)
     return sa.update(runs).where(runs.c.uid == given.c.uid).values(**counters, dirty_since=dirty_since(at))
-
-
-def _lock_runs(tx: sa.Connection, batch: Sequence[NewArtifact]) -> dict[str, _Ledger]:
-    return {row.uid: _Ledger(*row) for row in lock(tx, {new.run_uid for new in batch}, _LEDGER_COLUMNS)}
 
 
 def _by_id(tx: sa.Connection, batch: Sequence[NewArtifact]) -> dict[UUID, Artifact]:

@@ -8,7 +8,8 @@ from offload.domain.run import Run
 from offload.errors import ClusterUnavailableError
 from offload.services.incarnations import Incarnations
 
-KEPT_SECONDS = 2.0
+KEPT_SECONDS = 10.0
+"""A look for each upload takes a tenth of its CPU; who writes finds out what has changed since."""
 _MOST = 10_000
 _ASKS_WAITING = 64
 

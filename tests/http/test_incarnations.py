@@ -3,7 +3,7 @@
 Cases: a run that only the API server knows yet; one that nobody knows (404); created again (the newest is
 meant, each has its history by uid); an upload to a deleted one without a uid (404), with its uid within the
 grace (201, history only), later (409 run-deleted); a uid that this name never had, known elsewhere or
-nowhere (409), of an unknown run (404); a name that was taken over during the cache's two seconds (503, then
+nowhere (409), of an unknown run (404); a name that was taken over while it is remembered (503, then
 201), also where the old run has the bytes or the name already; a namespace that is not watched (404); the API
 server away: known runs go on, unknown ones and unknown uids are 503, and nothing that it said is told.
 """

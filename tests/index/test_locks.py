@@ -3,21 +3,24 @@
 - two batches of the watch in opposite orders: of new runs, of known ones, of names taken again, of deletions
 - a batch of the watch and one of the recorder
 - failed runs that are to be tried again, and a transaction that has some of their rows
+- an artifact for a run whose row another transaction has
 
-None of them waits for another in a circle, which PostgreSQL would end after a second.
+None of them waits for another in a circle, which PostgreSQL would end after a second; and what has waited is
+dated after what it waited for.
 """
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from offload.domain.artifact import Artifact
 from offload.domain.run import SeenRun
-from offload.index import Index, dirty, publishing, runs
+from offload.index import Index, clock, dirty, publishing, runs
 from offload.index import schema as tables
 from offload.index.recording import record_all
 
@@ -66,6 +69,25 @@ def test_what_observing_would_not_change_is_answered(given: Any) -> None:
         seen = [echo, newer, changed, taken, again, gone]
         assert runs.lock(tx, seen, ["d"]) == {"a": known["a"]}
         assert runs.observe(tx, echo) == known["a"]
+
+
+def test_an_artifact_that_waited_for_its_run_is_dated_after_what_it_waited_for(given: Any) -> None:
+    runs_of_both = [given.run(uid=uid).uid for uid in ("a", "z")]
+    half, let_go, batch = threading.Event(), list[datetime](), list[Artifact]()
+
+    def have_the_last_one() -> None:
+        with given.index.begin() as tx:
+            dirty.lock(tx, ["z"], (tables.runs.c.uid,))
+            half.set()
+            threading.Event().wait(PAUSE)
+            let_go.append(clock.now(tx))
+
+    def record() -> None:
+        half.wait()
+        batch.extend(given.artifacts([given.new(uid, "log") for uid in runs_of_both]))
+
+    at_once(have_the_last_one, record)
+    assert all(artifact.created_at > let_go[0] for artifact in batch)
 
 
 def at_once(*actions: Callable[[], object]) -> None:

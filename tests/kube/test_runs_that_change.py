@@ -160,7 +160,7 @@ def test_a_run_held_by_a_finalizer_is_published_until_it_is_gone(kube_site: Kube
     assert stage.get(run).json()["deletedAt"] is None
     stage.kubectl("patch", "agentrun", "held", "--type=merge", "-p", finalizers())
     until(lambda: stage.get(run, uid=uid).json()["deletedAt"])
-    # The name is remembered for 2 s, and an upload by it is refused also then.
+    # The name is remembered for some seconds, and an upload by it is refused also then.
     until(lambda: stage.put("held", "too late", b"x").status_code == 404)
     assert stage.put("held", "pinned", b"x", uid=uid).status_code == 201
     assert [one["name"] for one in stage.history("held", uid=uid)] == ["pinned", "last words"]
@@ -213,7 +213,7 @@ def test_incarnations_within_a_second_have_each_their_own_artifacts(kube_site: K
 
 
 def retried(stage: Any, n: int) -> bool:
-    """The last incarnation was deleted a moment ago: its name is known no more than 2 s."""
+    """The last incarnation was deleted a moment ago: its name may still be thought to mean it."""
     return bool(stage.put("again", f"of-{n}", str(n).encode()).status_code == 201)
 
 

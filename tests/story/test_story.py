@@ -146,7 +146,7 @@ def test_a_deleted_runs_history_stays_and_its_successor_begins_anew(stage: Stage
     until(lambda: stage.get("namespaces/agents/agentruns/again").json()["deletedAt"])
     assert [one["id"] for one in stage.history("again")] == [first["id"]]
     assert stage.get(f"artifacts/{first['id']}/content").content == b"of the first"
-    # For 2 s the name may still be thought to mean the first one; then the answer is to come back.
+    # For some seconds the name may be thought to mean the first one; then the answer is to come back.
     assert put_patiently(stage, "again", "late.log", b"too late").status_code == 404
     assert stage.put("again", "late.log", b"its last words", uid=first_uid).status_code == 201
 
