@@ -58,6 +58,12 @@ INGESTS = Counter(
 INGEST_BYTES = Counter(
     "offload_ingest_bytes_total", "Bytes of acknowledged uploads, by outcome.", ["outcome"]
 )
+PART_USABLE = Gauge(
+    "offload_part_usable",
+    "1 where the part answered when `/readyz` last asked: index, store, cluster.",
+    ["part"],
+    multiprocess_mode="livemostrecent",
+)
 UPLOADS_RUNNING = Gauge("offload_uploads_running", "Uploads in progress.", multiprocess_mode="livesum")
 BYTES_IN_FLIGHT = Gauge(
     "offload_upload_memory_reserved_bytes", "Bytes of the upload budget in use.", multiprocess_mode="livesum"

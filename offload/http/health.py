@@ -23,7 +23,7 @@ async def livez() -> str:
 @router.get("/readyz", operation_id="readyz", responses=described(errors.NotReadyError))
 @open_to_all
 def readyz(request: Request) -> Readiness:
-    """Uploads and reads would work; says which part is missing. Without a cluster most things still work."""
+    """Requests are better answered here than refused; says which part is missing, also where it is ready."""
     states = parts_of(request).look()
     missing = [f"{state.name}: {state.problem}" for state in states if state.problem and state.needed]
     if missing:

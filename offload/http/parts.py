@@ -23,7 +23,7 @@ class PartState:
     name: Literal["index", "store", "cluster"]
     problem: str | None
     needed: bool
-    """Without it the service can do nothing; without the others it does less."""
+    """Without it the service is not ready; without the others it does less."""
 
 
 class Tokens(Protocol):

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
 
+from offload import metrics
 from offload.errors import OffloadError
 
 PATIENCE_SECONDS = 1.5
@@ -37,6 +38,8 @@ class Readiness:
                 if name not in self._asking:  # else it still has not answered the last time
                     self._asking[name] = self._threads.submit(check)
             found = {name: self._answer(name, until) for name in self._checks}
+            for name, problem in found.items():
+                metrics.PART_USABLE.labels(part=name).set(problem is None)
             self._known = (time.monotonic(), found)
             return found
 

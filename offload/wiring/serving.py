@@ -154,11 +154,16 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         public_url=settings.public_url,
     )
 
+    reached = False
+
     def look() -> Sequence[PartState]:
+        nonlocal reached
         found = readiness.look()
+        reached = reached or found["store"] is None
         return [
             PartState("index", found["index"], needed=True),
-            PartState("store", found["store"], needed=True),
+            # A rollout stops at a store that was never reached; one that is away takes history from nobody.
+            PartState("store", found["store"], needed=not reached),
             PartState("cluster", found["cluster"], needed=False),
         ]
 

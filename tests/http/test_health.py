@@ -1,9 +1,10 @@
 """Probes and metrics.
 
-Cases: alive; ready, with each part; the store away or the index without tables (503 that names the part and
-why, Retry-After, nothing of addresses); a part that never answers does not hold the probe for long, nor a
-second one; metrics count requests, uploads, bytes and time by route, and grow no label from what clients
-send; the metrics port, on IPv6 too.
+Cases: alive; ready, with each part; the store not reached yet or the index without tables (503 that names the
+part and why, Retry-After, nothing of addresses); the store away after it was reached (ready, and told); a
+part that never answers does not hold the probe for long, nor a second one; a metric tells of each part;
+metrics count requests, uploads, bytes and time by route, and grow no label from what clients send; the
+metrics port, on IPv6 too.
 """
 
 import socket
@@ -29,20 +30,36 @@ def test_a_service_that_has_everything_is_ready(service: Any) -> None:
     assert answer.json() == {"ready": True, "parts": {"index": "ok", "store": "ok", "cluster": "ok"}}
 
 
-def test_without_its_store_it_is_not_ready_and_says_so(serve: Any) -> None:
-    objects = MemoryObjects()
+def test_it_is_not_ready_until_its_store_was_reached_and_ready_without_it_from_then_on(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "KEPT_SECONDS", 0.0)
+    objects, refusal = MemoryObjects(), "looking at the bucket: the store answered 403 AccessDenied"
+    refused = True
 
     def fail(operation: str, _key: str) -> None:
-        if operation == "check":
-            raise StoreUnavailableError("looking at the bucket: the store answered 403 AccessDenied")
+        if operation == "check" and refused:
+            raise StoreUnavailableError(refusal)
 
     objects.before = fail
     service = serve(objects=objects)
     answer = httpx.get(f"{service.url}/readyz")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.json()["type"] == "urn:offload:problem:not-ready"
-    assert answer.json()["detail"] == "store: looking at the bucket: the store answered 403 AccessDenied"
+    assert answer.json()["detail"] == f"store: {refusal}"
+    assert _value("offload_part_usable", part="store") == 0
     assert httpx.get(f"{service.url}/livez").status_code == 200
+
+    refused = False
+    assert httpx.get(f"{service.url}/readyz").json()["parts"]["store"] == "ok"
+    assert _value("offload_part_usable", part="store") == 1
+
+    refused = True
+    answer = httpx.get(f"{service.url}/readyz")
+    assert answer.status_code == 200  # history and status are answered, uploads by 503
+    assert answer.json()["parts"] == {"index": "ok", "store": refusal, "cluster": "ok"}
+    assert _value("offload_part_usable", part="store") == 0
+    assert _value("offload_part_usable", part="index") == 1
 
 
 def test_without_its_index_it_is_not_ready_and_says_so(serve: Any, without: Any) -> None:
