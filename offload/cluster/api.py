@@ -210,7 +210,15 @@ def _load(found: Configuration, kubeconfig: str | None) -> Path | None:
     config: Any = kube_config.KubeConfigMerger(paths).config  # type: ignore[no-untyped-call] # no annotations
     context = config["contexts"].get_with_name(config["current-context"])["context"]
     named = config["users"].get_with_name(context.safe_get("user"), safe=True)
-    token_file = named and named["user"].safe_get("tokenFile")
+    if not named:
+        return None
+    plug_in = named["user"].safe_get("exec")
+    if plug_in and not found.api_key and not found.cert_file:
+        # The client logs why, goes on without credentials, and never asks again.
+        raise ConfigException(
+            f"the credential plug-in {plug_in.get('command')} gave no credentials; the log has why"
+        )
+    token_file = named["user"].safe_get("tokenFile")
     return Path(named.path).absolute().parent / token_file if token_file else None
 
 

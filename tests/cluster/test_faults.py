@@ -9,7 +9,7 @@
   is heard late is old, and of several namespaces the oldest counts; a run that is nested too deep for the
   parser hides no other; a refusal of this identity is told, holds up no other namespace, and mends itself
 - client-side rate; which configuration is taken, and one that is not usable; a token in a file is always the
-  file's
+  file's; a credential plug-in that gives nothing ends the start
 """
 
 import copy
@@ -357,6 +357,32 @@ def test_a_kubeconfigs_token_file_is_read_for_each_request(faulty: Any, tmp_path
     with pytest.raises(ClusterUnavailableError):
         cluster.check()
     assert [call.headers["Authorization"] for call in server.calls] == ["Bearer first", "Bearer second"]
+
+
+@pytest.mark.parametrize(
+    ("command", "works"),
+    [
+        ("exit 1", False),
+        ("echo nonsense", False),
+        ("""echo '{"apiVersion": "%s", "kind": "ExecCredential", "status": {"token": "theirs"}}'""", True),
+    ],
+)
+def test_a_credential_plug_in_that_fails_at_the_start_is_a_config_error(
+    faulty: Any, tmp_path: Path, command: str, works: bool
+) -> None:
+    server = faulty(lambda exchange: exchange.answer(200, {}))
+    path, version = tmp_path / "kubeconfig", "client.authentication.k8s.io/v1"
+    StandIn().write_kubeconfig(path, server=f"http://127.0.0.1:{server.server_port}")
+    config = json.loads(path.read_text())
+    plug_in = {"apiVersion": version, "command": "sh", "args": ["-c", command.replace("%s", version)]}
+    config["users"][0]["user"] = {"exec": plug_in}
+    path.write_text(json.dumps(config))
+    if works:
+        KubernetesCluster.from_config(str(path)).check()
+        assert server.calls[0].headers["Authorization"] == "Bearer theirs"
+    else:
+        with pytest.raises(ConfigError, match="the credential plug-in sh gave no credentials"):
+            KubernetesCluster.from_config(str(path))
 
 
 def test_a_group_that_is_not_served_keeps_no_pointers(faulty: Any) -> None:
