@@ -123,9 +123,12 @@ class Api:
         The caller closes it, and translates what reading it raises by `lost`.
         """
         response = self._send(Call("GET", path, query))
-        # Only an answer that has begun may be silent for so long.
-        if (connection := response.connection) and connection.sock:
-            connection.sock.settimeout(silence)
+        # Only an answer that has begun may be silent for so long. At `Connection: close` the connection has
+        # let go of the socket, which the answer still reads.
+        kept = response.connection and response.connection.sock
+        if read_from := kept or getattr(response._sock_shutdown, "__self__", None):  # noqa: SLF001
+            with suppress(OSError):  # it has ended
+                read_from.settimeout(silence)
         return response
 
     def lost(self, what: str, error: Exception) -> ClusterUnavailableError:

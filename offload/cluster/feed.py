@@ -204,6 +204,8 @@ class _Feed(threading.Thread):
         self._tell(None)
         heard = False
         try:
+            if self._ended.is_set():  # since it was asked for: `interrupt` found nothing to wake
+                return False
             for line in _lines(response):
                 if self._ended.is_set():
                     break

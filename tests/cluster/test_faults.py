@@ -5,9 +5,10 @@
 - a refusal by admission is not a refusal of this identity; a status that is not found is no missing run
 - a kept connection that the server has closed is no outage for a read
 - changes: outages are ridden out without a new list; 410 and an expired page token list again; a list begins
-  before its first page; a watch that is silent, cut off or ends at once is opened again, with pauses; what
-  is heard late is old, and of several namespaces the oldest counts; a run that is nested too deep for the
-  parser hides no other; a refusal of this identity is told, holds up no other namespace, and mends itself
+  before its first page; a watch that is silent, cut off or ends at once is opened again, with pauses, and
+  ends with who reads it; what is heard late is old, and of several namespaces the oldest counts; a run that
+  is nested too deep for the parser hides no other; a refusal of this identity is told, holds up no other
+  namespace, and mends itself
 - client-side rate; which configuration is taken, and one that is not usable; a token in a file is always the
   file's; a credential plug-in that gives nothing ends the start
 """
@@ -88,9 +89,10 @@ class Exchange(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def begin_stream(self) -> None:
+    def begin_stream(self, **headers: str) -> None:
         self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
+        for name, value in {"Transfer-Encoding": "chunked", **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
 
     def event(self, kind: str, body: Any) -> None:
@@ -557,6 +559,67 @@ def test_a_silent_watch_is_opened_again(faulty: Any, follow: Any) -> None:
     began = time.monotonic()
     follow(faulty(script).cluster).wait_for(lambda c: isinstance(c, Present))
     assert 0.5 <= time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_a_watch_may_be_silent_for_longer_than_a_request(
+    faulty: Any, follow: Any, monkeypatch: pytest.MonkeyPatch, connection: str
+) -> None:
+    monkeypatch.setattr(feed, "SILENCE_SECONDS", 5)
+
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        exchange.begin_stream(Connection=connection)
+        time.sleep(3 * api.READ_SECONDS)
+        exchange.event("ADDED", body(revision=8))
+        return time.sleep(1)
+
+    server = faulty(script)
+    follow(server.cluster).wait_for(lambda c: isinstance(c, Present))
+    assert len(server.calls) == 2
+
+
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}])
+def test_a_watch_that_is_answered_without_a_body_is_opened_again(
+    faulty: Any, follow: Any, headers: dict[str, str]
+) -> None:
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        if len(exchange.server.calls) == 2:
+            return exchange.answer(200, b"", **headers)
+        exchange.begin_stream()
+        exchange.event("ADDED", body(revision=8))
+        return time.sleep(1)
+
+    follow(faulty(script).cluster).wait_for(lambda c: isinstance(c, Present))
+
+
+def test_one_that_reads_no_more_ends_a_watch_that_is_being_opened(
+    faulty: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "READ_SECONDS", 5)
+    monkeypatch.setattr(feed, "SILENCE_SECONDS", 5)
+    asked, answered = threading.Event(), threading.Event()
+
+    def script(exchange: Exchange) -> None:
+        if "watch" not in exchange.query:
+            return exchange.answer(200, a_list())
+        asked.set()
+        answered.wait(5)
+        exchange.begin_stream()
+        return time.sleep(5)
+
+    server = faulty(script)
+    server.namespaces = ["slow"]
+    with closing(server.cluster.changes(threading.Event())) as changes:
+        next(changes)
+        assert asked.wait(5)
+        [watch] = [thread for thread in threading.enumerate() if thread.name == "watch-slow"]
+        threading.Timer(0.5, answered.set).start()
+    watch.join(2)
+    assert not watch.is_alive()
 
 
 def test_bookmarks_and_the_end_of_a_watch_are_fresh_and_move_the_revision(faulty: Any, follow: Any) -> None:
