@@ -312,6 +312,16 @@ def test_policies_and_annotations_name_the_ports_that_are_served(name: str, rend
     assert template["metadata"]["annotations"]["prometheus.io/port"] == str(_default("metrics_port"))
 
 
+def test_policies_lead_to_the_clouds_credentials_and_no_other_port_80(render: Render) -> None:
+    objects = render(EXAMPLE)
+    serves, controllers = (_one(objects, "NetworkPolicy", name)["spec"]["egress"] for name in WORKLOADS)
+    assert serves == controllers
+    [to_port_80] = [rule for rule in serves if 80 in {port["port"] for port in rule["ports"]}]
+    assert to_port_80["ports"] == [{"port": 80}]
+    addresses = {peer["ipBlock"]["cidr"] for peer in to_port_80["to"]}
+    assert addresses == {"169.254.169.254/32", "169.254.170.23/32"}
+
+
 @pytest.mark.parametrize("folder", [BASE, EXAMPLE])
 def test_images_are_pinned_to_this_release(folder: str, render: Render) -> None:
     images = {c["image"] for pod in _pods(render(folder)) for c in _containers(pod)}
