@@ -124,9 +124,9 @@ class Api:
         """
         response = self._send(Call("GET", path, query))
         # Only an answer that has begun may be silent for so long. At `Connection: close` the connection has
-        # let go of the socket, which the answer still reads.
+        # let go of the socket, which the answer still reads, and urllib3 has no public word for it.
         kept = response.connection and response.connection.sock
-        if read_from := kept or getattr(response._sock_shutdown, "__self__", None):  # noqa: SLF001
+        if read_from := kept or getattr(getattr(response, "_sock_shutdown", None), "__self__", None):
             with suppress(OSError):  # it has ended
                 read_from.settimeout(silence)
         return response

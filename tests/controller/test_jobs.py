@@ -11,11 +11,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -24,13 +23,13 @@ from structlog.testing import capture_logs
 from offload.controller import Job
 from offload.controller.jobs import JobLoop
 from offload.controller.loops import Loop
+from offload.controller.upkeep import CONTINUITY_EVERY, Upkeep
 from offload.domain.artifact import State
+from offload.domain.retention import KEEP_FOREVER
 from offload.index import Index, leases
 from offload.objects.memory import MemoryObjects
 from offload.services.continuity import LAPSE, unbroken_since
 from offload.services.sweep import WATCH, why_watch_is_stale
-from offload.settings import Settings
-from offload.wiring.controlling import CONTINUITY_EVERY, _jobs
 from tests.publishing import eventually, migrated_index
 from tests.services.sweep_world import World
 
@@ -218,14 +217,17 @@ def test_a_controller_keeps_the_index_up(index: Index) -> None:
     assert CONTINUITY_EVERY * 3 < LAPSE
 
 
-def job_named(name: str, index: Index, *, age: float = 0.0, **settings: Any) -> Job:
+def job_named(name: str, index: Index, *, age: float = 0.0, namespaces: Sequence[str] = ()) -> Job:
     """A job of a controller whose watch was last heard `age` seconds ago."""
-
-    class Heard:
-        def age(self) -> float:
-            return age
-
-    heard: Any = Heard()
-    objects: Any = MemoryObjects()
-    wanted = Settings(database_url="sqlite:///x", s3_bucket="bucket", **settings)
-    return next(job for job in _jobs(wanted, index, objects, heard) if job.name == name)
+    upkeep = Upkeep(
+        index=index,
+        objects=MemoryObjects(),
+        policy=KEEP_FOREVER,
+        namespaces=namespaces,
+        prefix="",
+        watch_age=lambda: age,
+        sweep_every=timedelta(hours=1),
+        orphan_grace=timedelta(days=1),
+        strict=False,
+    )
+    return next(job for job in upkeep.jobs() if job.name == name)
