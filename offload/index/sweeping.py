@@ -1,7 +1,7 @@
 """What a sweep reads and writes: what is stored, what has ended, what may be erased, what is parked."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -76,16 +76,25 @@ def stored_of(tx: sa.Connection, run_uid: str) -> list[Artifact]:
     return all_artifacts(tx, stored.order_by(artifacts.c.seq))
 
 
-def versions_to_end(tx: sa.Connection, names: Iterable[tuple[str, str]]) -> list[tuple[Run, list[Artifact]]]:
-    """Runs of `names`, which are `(run uid, artifact's name)`, and all stored versions of their names.
+def versions_to_end(
+    tx: sa.Connection, planned: Collection[Artifact], *, newest: int
+) -> list[tuple[Run, list[Artifact]]]:
+    """The runs of `planned`, and what is stored: of these, and of their names the `newest` versions.
 
     The runs are locked until the transaction ends, so nothing of this changes before.
     """
-    wanted = sorted(set(names))
-    locked = [Run(*row) for row in lock(tx, {uid for uid, _ in wanted}, RUN_COLUMNS)]
-    engines = engines_of(tx)
+    locked = [Run(*row) for row in lock(tx, {one.run_uid for one in planned}, RUN_COLUMNS)]
+    found: dict[UUID, Artifact] = {}
+    for piece in in_pieces(sorted(one.id for one in planned)):
+        there = all_artifacts(tx, _SELECT_STORED.where(artifacts.c.id.in_(piece)))
+        found.update((one.id, one) for one in there)
+    if newest:
+        engines = engines_of(tx)
+        names = engines.words_given(sorted({(one.run_uid, one.name) for one in planned}))
+        there = all_artifacts(tx, _select_newest(engines.words(2)), {**names, "newest": newest})
+        found.update((one.id, one) for one in there)
     versions: dict[str, list[Artifact]] = defaultdict(list)
-    for artifact in all_artifacts(tx, _select_versions(engines.words(2)), engines.words_given(wanted)):
+    for artifact in found.values():
         versions[artifact.run_uid].append(artifact)
     return [(run, versions[run.uid]) for run in locked]
 
@@ -198,7 +207,23 @@ _SELECT_PLAN = sa.select(
 )
 
 
+_SELECT_STORED = SELECT_ARTIFACT.where(artifacts.c.state == State.STORED.value)
+
+
 @cache
-def _select_versions(asked: sa.FromClause) -> sa.Select[Any]:
-    named = (artifacts.c.run_uid == asked.c.first) & (artifacts.c.name == asked.c.second)
-    return SELECT_ARTIFACT.join(asked, named).where(artifacts.c.state == State.STORED.value)
+def _select_newest(asked: sa.FromClause) -> sa.Select[Any]:
+    version = artifacts.alias()
+    of_name = (version.c.run_uid == asked.c.first) & (version.c.name == asked.c.second)
+    last = (
+        sa.select(version.c.seq)
+        .where(of_name, version.c.state == State.STORED.value)
+        .order_by(version.c.seq.desc())
+        .offset(sa.bindparam("newest") - 1)
+        .limit(1)
+        .scalar_subquery()
+    )
+    # As a table of its own it is looked up once a name, whatever the plan.
+    names = sa.select(asked.c.first, asked.c.second, sa.func.coalesce(last, 0).label("last")).cte("names")
+    names = names.prefix_with("MATERIALIZED", dialect="postgresql")
+    named = (artifacts.c.run_uid == names.c.first) & (artifacts.c.name == names.c.second)
+    return _SELECT_STORED.join(names, named & (artifacts.c.seq >= names.c.last))

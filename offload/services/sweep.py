@@ -16,7 +16,7 @@ from offload import metrics
 from offload.domain.artifact import Artifact, State
 from offload.domain.limits import DELETE_BATCH
 from offload.domain.quantities import format_duration
-from offload.domain.retention import Deletion, Plan, Policy, Total, plan_run
+from offload.domain.retention import Deletion, KeepLast, Plan, Policy, Total, plan_run
 from offload.domain.run import Run
 from offload.errors import ArtifactNotFoundError, PlanNotFoundError
 from offload.index import Index, artifacts, leases, sweeping
@@ -306,9 +306,11 @@ def _tombstone(
     """
     planned = {deletion.artifact.id for deletion in batch}
     by_rule: dict[str, list[Deletion]] = defaultdict(list)
+    of_batch = [deletion.artifact for deletion in batch]
     with index.begin() as tx:
-        names = ((deletion.artifact.run_uid, deletion.artifact.name) for deletion in batch)
-        for run, versions in sweeping.versions_to_end(tx, names):
+        # What is neither planned nor among as many as a rule keeps has no say, and there can be too many of
+        # it to be read under a lock.
+        for run, versions in sweeping.versions_to_end(tx, of_batch, newest=_most_kept(policy)):
             for deletion in plan_run(run, versions, policy, now=at):
                 if deletion.artifact.id in planned:
                     by_rule[deletion.rule].append(deletion)
@@ -322,3 +324,9 @@ def _tombstone(
     for rule, deletions in by_rule.items():
         metrics.SWEEP_DELETIONS.labels(rule=rule).inc(len(deletions))
     return ended
+
+
+def _most_kept(policy: Policy) -> int:
+    """The most versions of a name that a rule keeps by their number: no older one is kept by its place."""
+    keeps = [*(rule.keep for rule in policy.rules), policy.default]
+    return max((keep.versions for keep in keeps if isinstance(keep, KeepLast)), default=0)

@@ -4,7 +4,7 @@
 - ending the current version gives the name to the newest stored one before it
 - bytes may go once a status without the pointer was published, or the run is deleted
 - totals, runs with something stored page by page, and what is stored of one
-- runs and their versions of some names, before they are ended
+- what a plan ends, and the newest of its names, before it is ended
 - which uids are those of runs, and what the runs are called
 - plans: parked, confirmed, done in part, finished; each in its scope
 """
@@ -150,19 +150,29 @@ def test_totals_and_runs_with_something_stored(given: Any) -> None:
         assert [run.uid for run in second] == [uids[3]]
 
 
-def test_all_stored_versions_of_the_names_that_are_asked_for_are_answered_by_run(given: Any) -> None:
+def test_what_was_planned_is_answered_by_run_with_the_newest_of_its_names(given: Any) -> None:
     one, other = given.run(), given.run()
-    old, gone, new = (given.artifact(one.uid, "a", data) for data in (b"1", b"2", b"3"))
+    first, second, gone, third, fourth = (given.artifact(one.uid, "a", bytes([n])) for n in range(5))
     given.artifact(one.uid, "b")
     given.artifact(other.uid, "a")
     alone = given.artifact(other.uid, "b")
     tombstone(given.index, gone)
-    names = [(other.uid, "b"), (one.uid, "a"), (other.uid, "b"), (other.uid, "none"), ("unknown", "a")]
+    planned = [alone, first, gone, first]
+
+    def answered(newest: int) -> list[set[Any]]:
+        with given.index.begin() as tx:
+            assert sweeping.versions_to_end(tx, [], newest=newest) == []
+            found = sweeping.versions_to_end(tx, planned, newest=newest)
+        assert [run for run, _ in found] == [given.get_run(one.uid), given.get_run(other.uid)]
+        return [{version.id for version in versions} for _, versions in found]
+
+    assert answered(0) == [{first.id}, {alone.id}]
+    assert answered(1) == [{first.id, fourth.id}, {alone.id}]
+    assert answered(3) == [{first.id, second.id, third.id, fourth.id}, {alone.id}]
+    assert answered(9) == answered(3) == answered(4)
     with given.index.begin() as tx:
-        found = sweeping.versions_to_end(tx, names)
-        assert sweeping.versions_to_end(tx, []) == []
-    assert [run for run, _ in found] == [given.get_run(one.uid), given.get_run(other.uid)]
-    assert [{version.id for version in versions} for _, versions in found] == [{old.id, new.id}, {alone.id}]
+        [(_, versions)] = sweeping.versions_to_end(tx, [gone], newest=0)
+    assert versions == []
 
 
 def test_runs_are_known_by_their_uid(given: Any) -> None:

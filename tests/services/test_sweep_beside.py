@@ -1,17 +1,20 @@
 """The sweep beside others that share the index, on SQLite and PostgreSQL.
 
 Cases: what changes between the plan and the tombstone: the version that superseded another is erased, a rule
-for what is current takes over; sweeps of other namespaces: they leave a plan that waits, are not confirmed by
-one, and go by a watch of their own or of all.
+for what is current takes over, the newest go and what was planned takes their place; a name of more versions
+than should be read under a lock; sweeps of other namespaces: they leave a plan that waits, are not confirmed
+by one, and go by a watch of their own or of all.
 """
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from offload.domain.artifact import Artifact, State
 from offload.domain.retention import KeepFor, KeepForever, KeepLast, Match, Policy, Rule, Total, Version
+from offload.domain.run import Run
 from offload.errors import PlanNotFoundError
 from offload.index import leases, sweeping
 from offload.services import sweep as service
@@ -50,6 +53,39 @@ def test_what_the_rules_keep_by_then_does_not_end(world: World, policy: Policy) 
     assert world.states([gone, kept]) == [State.EXPIRED, State.STORED]
     assert report.done is not None
     assert report.done.ends == Total(1, 10)
+
+
+def test_what_takes_the_place_of_the_newest_by_then_does_not_end(world: World) -> None:
+    run = world.run()
+    *older, last, newest = world.send(run, *["a"] * 8)
+    policy = Policy((Rule("logs", Match(version=Version.CURRENT), KeepLast(3)),), KeepLast(2))
+
+    def end_the_newest() -> None:
+        for one in (last, newest):
+            erase_artifact(world.index, one.id, by="token:kim")
+
+    assert world.sweep(policy, why_stale=between_plan_and_tombstone(end_the_newest)).outcome is Outcome.DONE
+    assert world.states(older) == [State.EXPIRED] * 4 + [State.STORED] * 2
+
+
+@pytest.mark.parametrize(("policy", "kept"), [(LAST, 1), (SUPERSEDED, 0)], ids=["last", "superseded"])
+def test_of_many_versions_only_those_that_end_and_are_kept_are_read_under_the_lock(
+    world: World, monkeypatch: pytest.MonkeyPatch, policy: Policy, kept: int
+) -> None:
+    monkeypatch.setattr(service, "DELETE_BATCH", 10)
+    *older, newest = world.send(world.run(), *["a"] * 51)
+    answer = sweeping.versions_to_end
+    looked_at: list[int] = []
+
+    def counted(*args: Any, **named: Any) -> list[tuple[Run, list[Artifact]]]:
+        found = answer(*args, **named)
+        looked_at.extend(len(versions) for _, versions in found)
+        return found
+
+    monkeypatch.setattr(sweeping, "versions_to_end", counted)
+    assert world.sweep(policy).outcome is Outcome.DONE
+    assert (set(world.states(older)), world.states([newest])) == ({State.EXPIRED}, [State.STORED])
+    assert looked_at == [10 + kept] * 5
 
 
 def much(world: World, namespace: str, count: int = 101) -> list[Artifact]:
