@@ -128,13 +128,14 @@ def unerased_count(tx: sa.Connection) -> int:
 def erased(tx: sa.Connection, ids: Iterable[UUID]) -> None:
     """Say that the bytes of tombstones were seen deleted."""
     now = clock.now(tx)
+    unerased = sa.select(artifacts.c.id).where(
+        artifacts.c.ended_revision.is_not(None), artifacts.c.erased_at.is_(None)
+    )
     for piece in in_pieces(sorted(set(ids))):
-        gone = sa.update(artifacts).where(
-            artifacts.c.id.in_(piece),
-            artifacts.c.ended_revision.is_not(None),
-            artifacts.c.erased_at.is_(None),
-        )
-        tx.execute(gone.values(erased_at=now))
+        # An UPDATE alone locks in any order, and two sweeps may have seen the same bytes deleted.
+        in_order = unerased.where(artifacts.c.id.in_(piece)).order_by(artifacts.c.id).with_for_update()
+        gone = tx.scalars(in_order).all()
+        tx.execute(sa.update(artifacts).where(artifacts.c.id.in_(gone)).values(erased_at=now))
 
 
 def park(  # noqa: PLR0913 - each field once

@@ -4,6 +4,7 @@
 - a batch of the watch and one of the recorder
 - failed runs that are to be tried again, and a transaction that has some of their rows
 - an artifact for a run whose row another transaction has
+- two sweeps that saw the same bytes deleted
 
 None of them waits for another in a circle, which PostgreSQL would end after a second; and what has waited is
 dated after what it waited for.
@@ -15,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from offload.domain.artifact import Artifact
+from offload.domain.artifact import Artifact, State
 from offload.domain.run import SeenRun
-from offload.index import Index, clock, dirty, publishing, runs
+from offload.index import Index, clock, dirty, publishing, runs, sweeping
 from offload.index import schema as tables
 from offload.index.recording import record_all
 
@@ -167,3 +169,29 @@ def test_failed_runs_are_tried_again_whoever_has_some_of_them(given: Any) -> Non
     at_once(lock_both, try_again)
     with given.index.begin() as tx:
         assert len(publishing.claim(tx, holder="h", limit=2, lease=timedelta(minutes=1))) == 2
+
+
+def test_two_sweeps_say_of_the_same_artifacts_that_they_are_erased(given: Any) -> None:
+    first, last = ids = [UUID(int=number) for number in (1, 2)]
+    run = given.run()
+    for one in (last, first):
+        given.artifact(run.uid, str(one), id=one)
+    with given.index.begin() as tx:
+        sweeping.tombstone(tx, ids, state=State.EXPIRED, by="rule:r")
+    half = threading.Event()
+
+    def one_after_the_other() -> None:
+        with given.index.begin() as tx:
+            for one in ids:
+                sweeping.erased(tx, [one])
+                half.set()
+                threading.Event().wait(PAUSE)
+
+    def both() -> None:
+        half.wait()
+        with given.index.begin() as tx:
+            sweeping.erased(tx, ids)
+
+    at_once(one_after_the_other, both)
+    with given.index.read() as tx:
+        assert sweeping.unerased_count(tx) == 0
