@@ -130,7 +130,7 @@ def sweep(  # noqa: PLR0913 - two adapters, the rules, and what bounds them
         )
     made = plan(index, policy, now=confirmed.at if confirmed else now, namespaces=namespaces)
     if not _may_go(made, confirmed):
-        waiting = _park(index, scope, made)
+        waiting = _park(index, scope, made, confirmed)
         why = "it is larger than what was confirmed" if confirmed else "it is beyond the guard"
         return SweepReport(
             Outcome.PARKED, why, made, parked=waiting, erased=erase_ready(index, objects, why_stale=why_stale)
@@ -234,16 +234,20 @@ def _may_go(made: Plan, confirmed: ParkedPlan | None) -> bool:
     return confirmed is not None and not made.exceeds(Total(confirmed.count, confirmed.bytes))
 
 
-def _park(index: Index, scope: str, made: Plan) -> ParkedPlan:
-    """The plan that waits: one of the same rules that nobody confirmed yet, else `made`."""
+def _park(index: Index, scope: str, made: Plan, outgrown: ParkedPlan | None) -> ParkedPlan:
+    """The plan that waits, of the same rules: one that was confirmed since, else the oldest, else `made`."""
     with index.begin() as tx:
-        waits = False
-        for plan in sweeping.parked(tx, scope):
-            if plan.policy_digest == made.policy_digest and plan.confirmed_at is None and not waits:
-                waits = True
-            else:
+        waiting = sweeping.parked(tx, scope)
+        fit = [
+            plan
+            for plan in waiting
+            if plan.policy_digest == made.policy_digest and not (outgrown and plan.id == outgrown.id)
+        ]
+        stays = next((plan for plan in fit if plan.confirmed_at), fit[0] if fit else None)
+        for plan in waiting:
+            if plan != stays:
                 sweeping.finish(tx, plan.id)
-        if not waits:
+        if stays is None:
             ends = made.ends
             sweeping.park(
                 tx,

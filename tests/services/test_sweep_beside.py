@@ -2,8 +2,8 @@
 
 Cases: what changes between the plan and the tombstone: the version that superseded another is erased, a rule
 for what is current takes over, the newest go and what was planned takes their place; a name of more versions
-than should be read under a lock; sweeps of other namespaces: they leave a plan that waits, are not confirmed
-by one, and go by a watch of their own or of all.
+than should be read under a lock; a plan that is confirmed while another sweep plans; sweeps of other
+namespaces: they leave a plan that waits, are not confirmed by one, and go by a watch of their own or of all.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,20 @@ from typing import Any
 import pytest
 
 from offload.domain.artifact import Artifact, State
-from offload.domain.retention import KeepFor, KeepForever, KeepLast, Match, Policy, Rule, Total, Version
+from offload.domain.retention import KeepFor, KeepForever, KeepLast, Match, Plan, Policy, Rule, Total, Version
 from offload.domain.run import Run
 from offload.errors import PlanNotFoundError
 from offload.index import leases, sweeping
 from offload.services import sweep as service
-from offload.services.sweep import WATCH, Outcome, erase_artifact, job_of, scope_of, why_watch_is_stale
+from offload.services.sweep import (
+    WATCH,
+    Outcome,
+    erase_artifact,
+    job_of,
+    plan,
+    scope_of,
+    why_watch_is_stale,
+)
 from tests.services.sweep_world import DAY, World
 
 LAST = Policy((), KeepLast(1))
@@ -90,6 +98,28 @@ def test_of_many_versions_only_those_that_end_and_are_kept_are_read_under_the_lo
 
 def much(world: World, namespace: str, count: int = 101) -> list[Artifact]:
     return world.send(world.run(namespace, namespace), *(f"n{n}" for n in range(count)))
+
+
+def test_a_plan_that_is_confirmed_while_another_sweep_plans_stays_confirmed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = much(world, "a")
+    parked = world.sweep().parked
+    assert parked is not None
+
+    def plan_while_it_is_confirmed(*args: Any, **named: Any) -> Plan:
+        with world.index.begin() as tx:
+            sweeping.confirm(tx, parked.id)
+        return plan(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "plan", plan_while_it_is_confirmed)
+        assert world.sweep().outcome is Outcome.PARKED
+    [left] = world.parked()
+    assert (left.id, left.confirmed_at is None) == (parked.id, False)
+
+    assert world.sweep().outcome is Outcome.DONE
+    assert set(world.states(sent)) == {State.EXPIRED}
 
 
 def test_a_plan_that_waits_is_untouched_by_sweeps_of_other_namespaces(world: World) -> None:
