@@ -335,17 +335,22 @@ class Publisher:
         self, run: Run, *, listed_count: int, listed_again: Sequence[External] = (), wrote: bool = False
     ) -> None:
         transaction = self._index.begin if listed_again else self._index.begin_single
-        with transaction() as tx:
-            confirmed = publishing.published(
-                tx,
-                run.uid,
-                holder=self._holder,
-                revision=run.revision,
-                listed_count=listed_count,
-                not_before=self._between,
-            )
-            if confirmed and listed_again:
-                externals.save(tx, run.uid, listed_again)
+        try:
+            with transaction() as tx:
+                confirmed = publishing.published(
+                    tx,
+                    run.uid,
+                    holder=self._holder,
+                    revision=run.revision,
+                    listed_count=listed_count,
+                    not_before=self._between,
+                )
+                if confirmed and listed_again:
+                    externals.save(tx, run.uid, listed_again)
+        except IndexUnavailableError:
+            # Whether the claim was lost is not known: the watch has the status looked at.
+            self._echoes.forget(run.uid)
+            raise
         if confirmed:
             return
         # The claim was lost, and whoever took it may have confirmed another status before this one came.

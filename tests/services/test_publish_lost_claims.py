@@ -1,17 +1,20 @@
 """A publish that goes on after another holder took its run, on the AgentRun stand-in.
 
 Cases: an entry of another writer that it listed again, or left out; a pointer that it wrote to bytes that
-ended meanwhile; a run that is gone.
+ended meanwhile, also where the index is away when it confirms; a run that is gone.
 """
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from offload.cluster.interface import AgentRun
 from offload.domain.artifact import Artifact, State
 from offload.domain.projection import Caps
-from offload.index import externals, runs, sweeping
+from offload.errors import IndexUnavailableError
+from offload.index import externals, publishing, runs, sweeping
 from offload.services.echoes import Echoes
 from offload.services.publish import Outcome, Publisher
 from tests.publishing import Room
@@ -132,6 +135,29 @@ def test_a_pointer_to_what_ended_meanwhile_is_taken_out_by_the_next_publish(room
     assert room.publish(run, caps=CAPS) is Outcome.WRITTEN
     assert room.names(run) == ["log-0"]
     assert room.run(run).dirty_since is None
+
+
+def test_what_could_not_be_confirmed_is_looked_at_when_the_watch_shows_it(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = room.create()
+    room.upload(run, "log-0")
+    room.publish(run, caps=CAPS)
+    ended = room.upload(run, "log-1")
+
+    def away(*_: Any, **__: Any) -> bool:
+        raise IndexUnavailableError
+
+    def meanwhile() -> None:
+        end(room, ended)
+        assert publish_as_other(room, run) is Outcome.UNCHANGED
+        monkeypatch.setattr(publishing, "published", away)
+
+    publisher = replica(room, "test", clock=late_to_patch(meanwhile))
+    assert room.publish(run, publisher) is Outcome.UNAVAILABLE
+    assert room.names(run) == ["log-0", "log-1"]
+    assert room.run(run).dirty_since is None
+    assert not room.echoes.matches(run.seen.uid, room.status(run), room.read(run).resource_version)
 
 
 def test_a_run_that_is_gone_is_not_published_again(room: Room) -> None:
