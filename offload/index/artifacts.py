@@ -15,6 +15,9 @@ from offload.index.rows import SELECT_ARTIFACT, all_artifacts, in_pieces, newest
 from offload.index.schema import artifacts, runs
 from offload.index.tombstones import end
 
+_ROWS_AT_ONCE = 50_000
+"""So many rows are read within a second or two, also from a slow disk."""
+
 RunAndName = tuple[str, str, str]
 """A namespace, the name of a run in it, and that of an artifact."""
 
@@ -140,10 +143,23 @@ def erased_ids(tx: sa.Connection, ids: Iterable[UUID]) -> set[UUID]:
 
 
 def are_stored_under(tx: sa.Connection, bucket: str, start: str) -> bool:
-    """Whether a stored artifact is in `bucket` by a key that begins with `start`. Reads all rows if not."""
+    """Whether an artifact that is stored by now is in `bucket` by a key that begins with `start`.
+
+    Reads all rows if not; some at a time, since one statement may not take long.
+    """
     under = sa.func.substr(artifacts.c.key, 1, len(start)) == start
-    stored = sa.select(artifacts.c.id).where(artifacts.c.state == State.STORED.value, under)
-    return tx.scalars(stored.where(artifacts.c.bucket == bucket).limit(1)).first() is not None
+    there = (artifacts.c.state == State.STORED.value) & (artifacts.c.bucket == bucket) & under
+    ids = sa.select(artifacts.c.id)
+    newest = tx.scalar(ids.order_by(artifacts.c.id.desc()).limit(1))
+    after = UUID(int=0)
+    while newest is not None and after < newest:
+        rest = ids.where(artifacts.c.id > after)
+        last = tx.scalar(rest.order_by(artifacts.c.id).offset(_ROWS_AT_ONCE - 1).limit(1))
+        until = newest if last is None else min(last, newest)
+        if tx.scalar(rest.where(artifacts.c.id <= until, there).limit(1)) is not None:
+            return True
+        after = until
+    return False
 
 
 def mark_lost(tx: sa.Connection, id: UUID) -> None:  # noqa: A002 - the column's own name

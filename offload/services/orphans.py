@@ -76,8 +76,13 @@ def claim_prefix(index: Index, objects: Objects, *, prefix: str, anyway: bool = 
     claim, in_use = claim_of(index, objects, prefix=prefix)
     if claim is Claim.OURS:
         return claim
-    if not anyway and (in_use or has_artifacts(index, objects, prefix=prefix)):
-        return claim
+    if not anyway:
+        if in_use or has_artifacts(index, objects, prefix=prefix):
+            return claim
+        # That can take long, and what another index has marked meanwhile is its own.
+        claim = claim_on(index, objects, prefix)
+        if claim is not Claim.UNMARKED:
+            return claim
     objects.write(marker_key(prefix), str(_identity(index)).encode())
     return Claim.OURS
 

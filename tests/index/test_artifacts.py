@@ -5,7 +5,7 @@
 - the current versions of many names at once, each in the newest incarnation of its run
 - history: each filter, both orders, all pages without gaps or repeats
 - known ids: rows whose bytes were not erased; erased ids: those whose bytes were
-- whether anything stored has a key that begins so
+- whether anything stored has a key that begins so, looked for some rows at a time
 - lost: a tombstone whose bytes are never to be erased, and which gives the name to the version before
 - every offered filter and order is answered from an index
 """
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -197,6 +197,21 @@ def test_what_is_stored_is_found_by_the_beginning_of_its_key(given: Any) -> None
             if artifacts.are_stored_under(tx, bucket, start)
         ]
     assert found == [("b", ""), ("b", "Team_1/"), ("b", "Team_1/stored/x")]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 5])
+def test_what_is_stored_is_looked_for_some_rows_at_a_time(
+    given: Any, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("offload.index.artifacts._ROWS_AT_ONCE", at_once)
+    run = given.run()
+    new = [given.new(run.uid, f"{n}", id=UUID(int=n), location=Location("b", f"{n}/x")) for n in range(1, 5)]
+    with given.index.read() as tx:
+        assert not artifacts.are_stored_under(tx, "b", "")
+    given.artifacts(new)
+    with given.index.read() as tx:
+        assert all(artifacts.are_stored_under(tx, "b", f"{n}/") for n in range(1, 5))
+        assert not artifacts.are_stored_under(tx, "b", "5/")
 
 
 def test_a_lost_artifact_is_a_tombstone_whose_bytes_are_never_erased(given: Any) -> None:

@@ -7,7 +7,8 @@
 - what the doctor left goes
 - abandoned multipart uploads are aborted; young and strange ones stay, and those of a longer prefix
 - a prefix is claimed once, also by two processes at once; a missing or another index's marker stops the pass
-- an empty prefix where the index has artifacts is claimed by an operator's word alone
+- an empty prefix where the index has artifacts is claimed by an operator's word alone; one that another
+  index marks while they are looked for is that index's
 - more than 100 orphans and 20 % of what is stored stop the pass, unless an operator says so
 - what was made before the index was kept up without a gap stays, unless an operator says so: an index that
   was restored has forgotten it, and a new one never knew it; what the index knows to be erased goes
@@ -259,6 +260,19 @@ def test_an_empty_prefix_where_the_index_has_artifacts_is_claimed_by_an_operator
     assert claim_prefix(index, MemoryObjects(bucket="another"), prefix=prefix) is Claim.OURS
 
     assert claim_prefix(index, objects, prefix=prefix, anyway=True) is Claim.OURS
+
+
+@pytest.mark.parametrize("objects", ["memory"], indirect=True)
+def test_a_prefix_that_another_index_marks_while_rows_are_looked_at_is_its_own(
+    index: Index, objects: Objects, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def marked_meanwhile(*_: Any) -> bool:
+        objects.write(marker_key(prefix), b"another index")
+        return False
+
+    monkeypatch.setattr(artifacts, "are_stored_under", marked_meanwhile)
+    assert claim_prefix(index, objects, prefix=prefix) is Claim.FOREIGN
+    assert objects.read(marker_key(prefix)) == b"another index"
 
 
 @pytest.mark.parametrize("objects", ["memory"], indirect=True)
