@@ -84,13 +84,24 @@ def is_whole(run: Run, current: Sequence[Artifact], ours: Sequence[Artifact], sc
     One that has not was written from an older view, or was cut. That another writer's entry is missing from
     it as well says nothing about what that writer wants.
     """
+    if run.listed_count == 0:
+        return True
     there = {artifact.id for artifact in ours}
     published = (one for one in current if one.seq <= run.published_revision and pointer(one, schema))
     newest = next(published, None)
-    if run.listed_count == 0:
-        return True
-    # Where all that is current is newer than the last publish, there are only their numbers to go by.
-    return len(there) >= run.listed_count and (newest is None or newest.id in there)
+    # Where all that is current is newer than the last publish, there are only their numbers to go by. Where a
+    # newer one ended since, which status has, what is the newest now may not have been listed.
+    is_there = (
+        newest is None
+        or newest.id in there
+        or any(one.seq > newest.seq and _ended_since_publish(one, run) for one in ours)
+    )
+    return is_there and len(there) >= run.listed_count
+
+
+def _ended_since_publish(artifact: Artifact, run: Run) -> bool:
+    ended_at, published_at = artifact.ended_at, run.published_at
+    return ended_at is not None and published_at is not None and ended_at > published_at
 
 
 def needs_adopting(

@@ -54,6 +54,11 @@ def states(room: Room, run: Any) -> dict[str, str]:
         return {str(one.entry["name"]): one.state for one in externals.of_run(tx, run.seen.uid)}
 
 
+def end(room: Room, artifact: Artifact) -> None:
+    with room.index.begin() as tx:
+        sweeping.tombstone(tx, [artifact.id], state=State.DELETED, by="token:test")
+
+
 def foreseen(room: Room, run: Any, **values: Any) -> dict[str, Any]:
     """What a publish would write, before anything is stored."""
     status, schema = room.status(run), room.schema.current()
@@ -160,6 +165,40 @@ def test_one_that_its_writer_removes_stays_removed_until_it_is_written_again(roo
     room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
     room.look_again(run)
     assert room.names(run) == ["ours", "theirs"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("log", 50), ("other", 2)])
+def test_one_that_is_removed_while_the_newest_of_ours_ends_stays_removed(
+    room: Room, name: str, count: int
+) -> None:
+    """What is the newest then was not listed: it was superseded, or had no place."""
+    run, caps = room.create(), Caps(count=count)
+    room.upload(run, "log")
+    room.publish(run, caps=caps)
+    room.write(run.seen.name, {"artifacts": [*room.status(run)["artifacts"], ELSEWHERE]})
+    room.look_again(run, caps=caps)
+    newer = room.upload(run, name, b"newer")
+    room.publish(run, caps=caps)
+    assert room.names(run) == ["theirs", name]
+    end(room, newer)
+    room.write(run.seen.name, {"artifacts": room.status(run)["artifacts"][1:]})
+    room.look_again(run, caps=caps)
+    assert room.names(run) == ["log"]
+    assert states(room, run) == {"theirs": "removed"}
+
+
+def test_an_older_view_that_points_at_what_ended_removes_nothing(room: Room) -> None:
+    run = room.create()
+    _, newer = (room.upload(run, "log", data) for data in (b"1", b"2"))
+    room.publish(run)
+    older_view = room.status(run)["artifacts"]
+    room.write(run.seen.name, {"artifacts": [*older_view, ELSEWHERE]})
+    room.look_again(run)
+    end(room, newer)
+    room.look_again(run)
+    room.write(run.seen.name, {"artifacts": older_view})
+    room.look_again(run)
+    assert sorted(room.names(run)) == ["log", "theirs"]
 
 
 def test_what_a_publish_makes_of_others_is_foreseen(room: Room) -> None:
