@@ -13,6 +13,7 @@ from uuid import UUID
 
 from offload.domain.artifact import Artifact, State
 from offload.domain.conditions import ALL_LISTED, OVER_LIMIT, TRUNCATED, Conditions, Transition, rfc3339
+from offload.domain.external import External
 from offload.domain.limits import STATUS_ENTRIES
 from offload.domain.pointers import Reason, StatusSchema, compact, pointer, unfit_fields
 from offload.domain.quantities import format_size
@@ -29,20 +30,12 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """Another writer's entry that points elsewhere, and when it was first seen by the run's sequence."""
-
-    seq: int
-    fingerprint: str
-    entry: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class History:
     """What a run has: its newest current artifacts, at least as many as the cap where it has them."""
 
     artifacts: Sequence[Artifact]
-    foreign: Sequence[Foreign]
+    externals: Sequence[External]
+    """Those that are to be listed."""
     current_count: int
     """All current artifacts, loaded here or not."""
     stored_bytes: int
@@ -62,7 +55,7 @@ class Projection:
     desired: Mapping[str, Any]
     """Fields of `status` as the API server would store them; only those that are ours to decide."""
     listed: frozenset[UUID]
-    listed_foreign: frozenset[str]
+    listed_externals: frozenset[str]
     """Fingerprints of the other writers' entries that are listed."""
     total: int
     """Entries there would be without limits."""
@@ -128,7 +121,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
     """
     cap = effective_cap(caps, schema)
     choice = _choose(history, schema, cap if caps.kept is None else min(cap, caps.kept), caps.size_bytes)
-    total = max(history.current_count, len(history.artifacts)) + len(history.foreign)
+    total = max(history.current_count, len(history.artifacts)) + len(history.externals)
     left_out = Counter(choice.left_out)
     left_out[choice.older] += total - len(choice.entries) - left_out.total()
     left_out = +left_out
@@ -158,7 +151,7 @@ def project(  # noqa: PLR0913 - each is one thing that status depends on
         schema=schema,
         desired={"artifacts": choice.entries, **desired},
         listed=frozenset(choice.listed),
-        listed_foreign=frozenset(choice.listed_foreign),
+        listed_externals=frozenset(choice.listed_externals),
         total=total,
         left_out=left_out,
         reasons=choice.reasons,
@@ -225,32 +218,32 @@ _UNFIT = frozenset({Reason.URI_TOO_LONG, Reason.INLINE_DATA})
 _ENDED = ("Failed", "Cancelled")
 
 
-_Item = tuple[Artifact | Foreign, dict[str, Any], Reason | None]
+_Item = tuple[Artifact | External, dict[str, Any], Reason | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
     entries: list[dict[str, Any]]
     listed: list[UUID]
-    listed_foreign: list[str]
+    listed_externals: list[str]
     left_out: Counter[Reason]
     reasons: dict[UUID, Reason]
-    foreign_excess: frozenset[Reason]
+    external_excess: frozenset[Reason]
     older: Reason
 
 
 def _choose(history: History, schema: StatusSchema, cap: int, size_bytes: int) -> _Choice:
     """Walk from the newest entry until a limit is met; what is older than that is left out."""
-    chosen: list[tuple[dict[str, Any], Artifact | Foreign]] = []
+    chosen: list[tuple[dict[str, Any], Artifact | External]] = []
     reasons: dict[UUID, Reason] = {}
     left_out: Counter[Reason] = Counter()
-    foreign_excess = set()
+    external_excess = set()
     room = size_bytes - len("[]")
     stopped: Reason | None = None
     for item, entry, unfit in _newest_first(history, schema):
         reason, size = unfit, len(compact(entry))
-        if isinstance(item, Foreign) and unfit in _UNFIT:
-            foreign_excess.add(unfit)
+        if isinstance(item, External) and unfit in _UNFIT:
+            external_excess.add(unfit)
         if not reason and size > size_bytes - len("[]"):
             reason = Reason.BYTE_LIMIT
         if not reason:
@@ -270,19 +263,19 @@ def _choose(history: History, schema: StatusSchema, cap: int, size_bytes: int) -
     return _Choice(
         entries=[entry for entry, _ in chosen],
         listed=[item.id for _, item in chosen if isinstance(item, Artifact)],
-        listed_foreign=[item.fingerprint for _, item in chosen if isinstance(item, Foreign)],
+        listed_externals=[item.fingerprint for _, item in chosen if isinstance(item, External)],
         left_out=left_out,
         reasons=reasons,
-        foreign_excess=frozenset(foreign_excess),
+        external_excess=frozenset(external_excess),
         older=stopped or Reason.COUNT_LIMIT,
     )
 
 
 def _newest_first(history: History, schema: StatusSchema) -> list[_Item]:
     """What may be listed, as it would be, or why it can't be."""
-    # Artifacts stand behind foreign entries of the same place: an order that every replica sees alike.
-    places: list[tuple[int, int, str, Artifact | Foreign]] = [
-        *((foreign.seq, 0, foreign.fingerprint, foreign) for foreign in history.foreign),
+    # Artifacts stand behind externals of the same place: an order that every replica sees alike.
+    places: list[tuple[int, int, str, Artifact | External]] = [
+        *((external.seq, 0, external.fingerprint, external) for external in history.externals),
         *((artifact.seq, 1, str(artifact.id), artifact) for artifact in history.artifacts),
     ]
     places.sort(key=lambda place: place[:3], reverse=True)
@@ -298,7 +291,7 @@ def _one_of_a_key(items: list[_Item], schema: StatusSchema) -> list[_Item]:
     for item, entry, unfit in items:
         key, reason = schema.key(entry), unfit
         if key and not reason:
-            if key in taken or (key in ours and isinstance(item, Foreign)):
+            if key in taken or (key in ours and isinstance(item, External)):
                 reason = Reason.COUNT_LIMIT
             else:
                 taken.add(key)
@@ -306,7 +299,7 @@ def _one_of_a_key(items: list[_Item], schema: StatusSchema) -> list[_Item]:
     return found
 
 
-def _entry(item: Artifact | Foreign, schema: StatusSchema) -> tuple[dict[str, Any], Reason | None]:
+def _entry(item: Artifact | External, schema: StatusSchema) -> tuple[dict[str, Any], Reason | None]:
     """What an item looks like in status, or why it can't be there."""
     if isinstance(item, Artifact):
         entry = pointer(item, schema)
@@ -341,4 +334,4 @@ def _excess(
         return Reason.COUNT_LIMIT
     if adopted:
         return Reason.INLINE_DATA
-    return next((reason for reason in Reason if reason in choice.foreign_excess), None)
+    return next((reason for reason in Reason if reason in choice.external_excess), None)

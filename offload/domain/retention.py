@@ -201,7 +201,8 @@ def plan_run(
 ) -> tuple[Deletion, ...]:
     """What ends of one run's stored artifacts, in their order.
 
-    `artifacts` must be all that are stored, or all of some names: other names have no say in theirs.
+    `artifacts` must be all that are stored, or of some names, which have no say in each other's, all; or of
+    these as many of the newest as a rule keeps, and those that are asked about.
     """
     stored = [artifact for artifact in artifacts if artifact.state is State.STORED]
     places = _places(stored)

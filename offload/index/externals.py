@@ -1,35 +1,20 @@
 """Entries of other writers in a run's status that point elsewhere."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import replace
 
 import sqlalchemy as sa
 
+from offload.domain.external import External
 from offload.index import clock
 from offload.index.dialects import engines_of
 from offload.index.dirty import dirty_since, lock
 from offload.index.rows import in_pieces
 from offload.index.schema import externals, runs
 
-ExternalState = Literal["listed", "left-out", "removed"]
-
 REMOVED_KEPT = 50
 """Removed ones that a run keeps, the newest. They save a place: what is brought back stands where it stood,
 and what was forgotten comes as a new one. A writer that renews a signed address removes one each time."""
-
-
-@dataclass(frozen=True, slots=True)
-class External:
-    """One entry. `fingerprint` tells it from the run's other ones."""
-
-    seq: int
-    """Its place among the run's artifacts, by when it was first seen; 0 for one that is new."""
-    run_uid: str
-    fingerprint: str
-    entry: Mapping[str, Any]
-    """As the other writer wrote it."""
-    state: ExternalState
 
 
 def of_run(tx: sa.Connection, run_uid: str) -> list[External]:
@@ -40,7 +25,6 @@ def of_run(tx: sa.Connection, run_uid: str) -> list[External]:
 _OF_RUN = (
     sa.select(
         externals.c.seq,
-        externals.c.run_uid,
         externals.c.fingerprint,
         externals.c.entry,
         externals.c.state,
@@ -64,7 +48,7 @@ def save(tx: sa.Connection, run_uid: str, found: Iterable[External]) -> list[Ext
     for external in found:
         before = known.get(external.fingerprint)
         revision += before is None
-        saved.append(replace(external, run_uid=run_uid, seq=before.seq if before else revision))
+        saved.append(replace(external, seq=before.seq if before else revision))
         known[external.fingerprint] = saved[-1]
     if saved:
         statement = engines_of(tx).insert(externals)

@@ -12,6 +12,7 @@ import structlog
 
 from offload import metrics
 from offload.domain.artifact import Artifact, Location, NewArtifact, State
+from offload.domain.external import External
 from offload.domain.inline import Content, split
 from offload.domain.keys import object_key
 from offload.domain.names import check_name
@@ -31,7 +32,6 @@ from offload.domain.pointers import (
 from offload.domain.run import Run
 from offload.errors import InvalidNameError, OffloadError
 from offload.index import Index, Transaction, artifacts, externals
-from offload.index.externals import External
 from offload.index.recorder import Recorded, Recorder
 from offload.objects.interface import Objects
 
@@ -110,7 +110,7 @@ def needs_adopting(
     """Whether `adopt` would have anything to do."""
     if any(unfit_fields(entry, schema) for entry in foreign):
         return True
-    return bool(_changes("", _recognised(foreign, known), known, whole=whole))
+    return bool(_changes(_recognised(foreign, known), known, whole=whole))
 
 
 def as_adopted(
@@ -126,7 +126,7 @@ def as_adopted(
         (unfit if unfit_fields(entry, schema) else fit).append(entry)
     found = _recognised(fit, known) | {fingerprint(entry): entry for entry in unfit}
     after = {external.fingerprint: external for external in known}
-    for seq, external in enumerate(_changes(run.uid, found, known, whole=whole), run.revision + 1):
+    for seq, external in enumerate(_changes(found, known, whole=whole), run.revision + 1):
         before = after.get(external.fingerprint)
         after[external.fingerprint] = replace(external, seq=before.seq if before else seq)
     return list(after.values())
@@ -174,7 +174,7 @@ class Adopter:
         for start in range(0, len(missing), AT_A_TIME):
             self._store(run, missing[start : start + AT_A_TIME])
         pointing = _recognised([rest for rest, _ in parted if rest is not None], known)
-        changed = _changes(run.uid, pointing, known, whole=whole)
+        changed = _changes(pointing, known, whole=whole)
         if changed:
             with self._index.begin() as tx:
                 externals.save(tx, run.uid, changed)
@@ -309,15 +309,13 @@ def _recognised(foreign: Iterable[Entry], known: Sequence[External]) -> dict[str
     return found
 
 
-def _changes(
-    run_uid: str, pointing: Mapping[str, Entry], known: Sequence[External], *, whole: bool
-) -> list[External]:
+def _changes(pointing: Mapping[str, Entry], known: Sequence[External], *, whole: bool) -> list[External]:
     before = {external.fingerprint: external for external in known}
     changed = []
     for found, entry in pointing.items():
         external = before.get(found)
         if not external or external.state == "removed" or external.entry != entry:
-            changed.append(External(0, run_uid, found, entry, "listed"))
+            changed.append(External(0, found, entry))
     if whole:
         changed += [
             replace(external, state="removed")

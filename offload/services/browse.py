@@ -10,6 +10,7 @@ from offload.cluster.interface import Cluster
 from offload.domain import retention
 from offload.domain.artifact import Artifact, State
 from offload.domain.differences import Difference, differences
+from offload.domain.external import External
 from offload.domain.limits import PAGE_MOST
 from offload.domain.pointers import Reason, StatusSchema, addresses, fingerprint, status_entries
 from offload.domain.projection import Caps, Projection, why_absent
@@ -23,7 +24,6 @@ from offload.errors import (
     RunNotFoundError,
 )
 from offload.index import Index, Transaction, artifacts, externals, runs
-from offload.index.externals import External
 from offload.services.adopt import sort_entries
 from offload.services.incarnations import Incarnations
 from offload.services.preview import preview

@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from offload.domain.artifact import Artifact, State
+from offload.domain.external import External
 from offload.domain.limits import PAGE_MOST
 from offload.domain.pointers import StatusSchema, pointer
-from offload.domain.projection import Caps, Foreign, History, Projection, effective_cap, finished_at, project
+from offload.domain.projection import Caps, History, Projection, effective_cap, finished_at, project
 from offload.domain.run import Run
 from offload.errors import AgentRunGoneError
 from offload.index import Transaction, artifacts, clock, externals, runs
-from offload.index.externals import External
 from offload.services.adopt import Sorted, as_adopted, is_whole, sort_entries
 from offload.services.strictness import is_judged, strict_since
 
@@ -35,10 +35,10 @@ class Loaded:
     def strict(self) -> bool:
         return self.strict_since is not None
 
-    def history(self, foreign: Sequence[Foreign], hint: str) -> History:
+    def history(self, externals: Sequence[External], hint: str) -> History:
         return History(
             artifacts=self.artifacts,
-            foreign=foreign,
+            externals=externals,
             current_count=self.run.current_count,
             stored_bytes=self.run.stored_bytes,
             entries_at_finish=self.entries_at_finish,
@@ -94,10 +94,10 @@ def preview(  # noqa: PLR0913 - status is projected from as many things
     return project(history, status, schema=schema, caps=caps, strict=loaded.strict, now=clock.now(tx))
 
 
-def foreseen(loaded: Loaded, schema: StatusSchema) -> list[Foreign]:
+def foreseen(loaded: Loaded, schema: StatusSchema) -> list[External]:
     """What a publish would find of others, listed or left out; content stays in its entry."""
     foreign, known = loaded.sorted.foreign, loaded.externals
-    return pointing(as_adopted(loaded.run, foreign, known, schema, whole=loaded.whole))
+    return not_removed(as_adopted(loaded.run, foreign, known, schema, whole=loaded.whole))
 
 
 def history_hint(run: Run, public_url: str | None) -> str:
@@ -109,6 +109,6 @@ def history_hint(run: Run, public_url: str | None) -> str:
     )
 
 
-def pointing(known: Sequence[External]) -> list[Foreign]:
-    """Externals that are to be listed, as the projection takes them."""
-    return [Foreign(one.seq, one.fingerprint, one.entry) for one in known if one.state != "removed"]
+def not_removed(known: Sequence[External]) -> list[External]:
+    """Those that their writers have not removed."""
+    return [one for one in known if one.state != "removed"]

@@ -18,8 +18,9 @@ from offload import metrics
 from offload.cluster.interface import AgentRun, Cluster
 from offload.domain import conditions
 from offload.domain.artifact import State
+from offload.domain.external import External
 from offload.domain.pointers import StatusSchema, compact
-from offload.domain.projection import Caps, Foreign, Projection, project
+from offload.domain.projection import Caps, Projection, project
 from offload.domain.run import Run
 from offload.errors import (
     AgentRunGoneError,
@@ -35,11 +36,10 @@ from offload.errors import (
     UnavailableError,
 )
 from offload.index import Index, externals, publishing, runs
-from offload.index.externals import External
 from offload.services.adopt import Adopter, needs_adopting
 from offload.services.echoes import Echoes
 from offload.services.lengths import Lengths
-from offload.services.preview import Loaded, foreseen, history_hint, load, pointing
+from offload.services.preview import Loaded, foreseen, history_hint, load, not_removed
 from offload.services.schema import ServedSchema
 
 Mode = Literal["on", "observe", "off"]
@@ -132,7 +132,7 @@ class Publisher:
         loaded = self._load(run.uid, status, schema)
         if needs_adopting(loaded.sorted.foreign, loaded.externals, schema, whole=loaded.whole):
             return True
-        return self._project(loaded, pointing(loaded.externals), status, schema).differs_from(status)
+        return self._project(loaded, not_removed(loaded.externals), status, schema).differs_from(status)
 
     def note(self, run: Run, found: AgentRun) -> None:
         """Take to mind what the watch or a read shows of a run: the next publish starts from it."""
@@ -204,8 +204,8 @@ class Publisher:
     def _write(self, loaded: Loaded, read: AgentRun, schema: StatusSchema, *, fresh: bool) -> Outcome | None:
         """Write what differs, and confirm; None, with nothing done, where only a fresh read can confirm."""
         run = loaded.run
-        known = [external for external in loaded.externals if external.state != "removed"]
-        projection = self._project(loaded, pointing(known), read.status, schema)
+        known = not_removed(loaded.externals)
+        projection = self._project(loaded, known, read.status, schema)
         patch = projection.patch_for(read.status)
         if not patch and not fresh:
             # That nothing is to be written must be read, not remembered: bytes are deleted by it.
@@ -213,14 +213,14 @@ class Publisher:
         left_out = [
             replace(one, state="left-out")
             for one in known
-            if one.state == "listed" and one.fingerprint not in projection.listed_foreign
+            if one.state == "listed" and one.fingerprint not in projection.listed_externals
         ]
         if left_out:
             # Before it leaves status: a crash in between must not look as if its writer had removed it.
             with self._index.begin() as tx:
                 externals.save(tx, run.uid, left_out)
         if patch:
-            self._check_not_sent_before(loaded, pointing(known), read.status, schema)
+            self._check_not_sent_before(loaded, known, read.status, schema)
             self._send(run, read, projection, patch)
         else:
             self._echoes.remember(run.uid, read.status, read.resource_version)
@@ -229,7 +229,7 @@ class Publisher:
         listed_again = [
             replace(one, state="listed")
             for one in known
-            if one.state == "left-out" and one.fingerprint in projection.listed_foreign
+            if one.state == "left-out" and one.fingerprint in projection.listed_externals
         ]
         self._confirm(run, listed_count=len(projection.listed), listed_again=listed_again, wrote=bool(patch))
         return Outcome.WRITTEN if patch else Outcome.UNCHANGED
@@ -237,13 +237,13 @@ class Publisher:
     def _project(
         self,
         loaded: Loaded,
-        foreign: Sequence[Foreign],
+        others: Sequence[External],
         status: Mapping[str, Any],
         schema: StatusSchema,
         now: datetime | None = None,
     ) -> Projection:
         return project(
-            loaded.history(foreign, history_hint(loaded.run, self._public_url)),
+            loaded.history(others, history_hint(loaded.run, self._public_url)),
             status,
             schema=schema,
             caps=replace(self._caps, kept=self._lengths.adopted(loaded.run, status)),
@@ -253,13 +253,13 @@ class Publisher:
         )
 
     def _check_not_sent_before(
-        self, loaded: Loaded, foreign: Sequence[Foreign], status: Mapping[str, Any], schema: StatusSchema
+        self, loaded: Loaded, others: Sequence[External], status: Mapping[str, Any], schema: StatusSchema
     ) -> None:
         """Raises `StatusNotKeptError` where the patch is, but for its times, one that was not kept."""
         before = self._not_kept.get(loaded.run.uid)
         if before is None or before.published_at != loaded.run.published_at:
             return
-        patch = self._project(loaded, foreign, status, schema, before.projected_at).patch_for(status)
+        patch = self._project(loaded, others, status, schema, before.projected_at).patch_for(status)
         if before.digest == _digest(schema, patch):
             raise StatusNotKeptError(f"not sent again: {', '.join(patch)} was not kept, and nothing changed")
 

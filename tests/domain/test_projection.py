@@ -15,10 +15,10 @@ from uuid import UUID
 import pytest
 
 from offload.domain.artifact import Artifact, Location, State
+from offload.domain.external import External
 from offload.domain.pointers import Reason, compact, read_schema
 from offload.domain.projection import (
     Caps,
-    Foreign,
     History,
     Projection,
     effective_cap,
@@ -87,10 +87,10 @@ def artifact(seq: int, **changes: Any) -> Artifact:
     )
 
 
-def history(count: int, *, foreign: Sequence[Foreign] = (), **changes: Any) -> History:
+def history(count: int, *, externals: Sequence[External] = (), **changes: Any) -> History:
     newest_first = [artifact(seq) for seq in range(count, 0, -1)]
     return replace(
-        History(newest_first, foreign, current_count=count, stored_bytes=2048, hint="HINT"), **changes
+        History(newest_first, externals, current_count=count, stored_bytes=2048, hint="HINT"), **changes
     )
 
 
@@ -302,11 +302,11 @@ def test_another_writers_cap_shortens_the_list_and_fails_no_run() -> None:
 
 
 def test_entries_of_others_stand_where_they_were_first_seen_and_count() -> None:
-    foreign = [Foreign(seq=3, fingerprint="f", entry={"name": "theirs", "uri": "https://e.org"})]
-    of = replace(history(0, foreign=foreign), artifacts=[artifact(4), artifact(2), artifact(1)])
+    externals = [External(seq=3, fingerprint="f", entry={"name": "theirs", "uri": "https://e.org"})]
+    of = replace(history(0, externals=externals), artifacts=[artifact(4), artifact(2), artifact(1)])
     projection = projected(replace(of, current_count=3))
     assert names(projection) == ["log-2", "theirs", "log-4"]
-    assert projection.listed_foreign == {"f"}
+    assert projection.listed_externals == {"f"}
     assert projection.total == 4
 
 
@@ -321,7 +321,7 @@ def test_entries_of_others_stand_where_they_were_first_seen_and_count() -> None:
 def test_an_entry_of_others_that_may_not_be_in_status_is_left_out(
     entry: dict[str, Any], reason: Reason
 ) -> None:
-    projection = projected(history(1, foreign=[Foreign(5, "f", entry)]))
+    projection = projected(history(1, externals=[External(5, "f", entry)]))
     assert names(projection) == ["log-1"]
     assert projection.left_out == {reason: 1}
     assert projection.desired["conditions"][0]["reason"] == reason

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from offload.domain.artifact import Artifact, Location, State
 from offload.domain.conditions import OUR_CONDITIONS
+from offload.domain.external import External
 from offload.domain.pointers import StatusSchema, compact, read_schema
 from offload.domain.projection import (
     Caps,
-    Foreign,
     History,
     Projection,
     effective_cap,
@@ -77,7 +77,7 @@ def schemas(draw: st.DrawFn) -> StatusSchema:
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     places = sorted(draw(st.sets(st.integers(1, 60), max_size=20)))
-    artifacts, foreign = [], []
+    artifacts, externals = [], []
     for seq in places:
         if draw(st.integers(0, 3)):
             id_ = UUID(int=seq)
@@ -103,12 +103,12 @@ def histories(draw: st.DrawFn) -> History:
         else:
             fields = st.sampled_from(["name", "uri", "url", "key", "path", "note"])
             values = texts | st.lists(texts, max_size=2) if draw(st.booleans()) else texts
-            foreign.append(Foreign(seq, f"f{seq}", draw(st.dictionaries(fields, values, max_size=4))))
+            externals.append(External(seq, f"f{seq}", draw(st.dictionaries(fields, values, max_size=4))))
     artifacts.reverse()
     unloaded = draw(st.integers(0, 5))
     return History(
         artifacts,
-        foreign,
+        externals,
         current_count=len(artifacts) + unloaded,
         stored_bytes=draw(st.integers(0, 2**50)),
         entries_at_finish=draw(st.none() | st.integers(0, 30)),
@@ -160,10 +160,10 @@ def test_order_holds_and_the_newest_that_can_be_listed_survive(
 ) -> None:
     history, _, caps, _, projection = case
     listed = sorted(a.seq for a in history.artifacts if a.id in projection.listed)
-    listed += [f.seq for f in history.foreign if f.fingerprint in projection.listed_foreign]
+    listed += [f.seq for f in history.externals if f.fingerprint in projection.listed_externals]
     by_place = {
         **{a.seq: a.name for a in history.artifacts},
-        **{f.seq: f.entry.get("name") for f in history.foreign},
+        **{f.seq: f.entry.get("name") for f in history.externals},
     }
     assert [by_place[seq] for seq in sorted(listed)] == [e.get("name") for e in projection.artifacts]
 
@@ -208,7 +208,7 @@ def test_what_is_not_ours_is_untouched(
 def test_the_counts_add_up(case: tuple[History, dict[str, Any], Caps, bool, Projection]) -> None:
     projection = case[-1]
     assert len(projection.artifacts) + sum(projection.left_out.values()) == projection.total
-    assert len(projection.listed) + len(projection.listed_foreign) == len(projection.artifacts)
+    assert len(projection.listed) + len(projection.listed_externals) == len(projection.artifacts)
 
 
 @given(projections(), st.timedeltas(timedelta(0), timedelta(days=9)))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from offload.domain.conditions import OVER_LIMIT, TRUNCATED
+from offload.domain.external import External
 from offload.domain.pointers import Reason, read_schema
-from offload.domain.projection import Foreign
 from offload.errors import PointersNotKeptError
 from tests.domain.test_projection import CONDITION, ITEM, TEXT, artifact, history, names, projected
 
@@ -93,24 +93,24 @@ def test_a_phase_that_the_schema_does_not_know_is_not_written() -> None:
 def test_where_a_name_may_be_listed_once_it_is_the_artifact_s_then_the_newest_s() -> None:
     keys = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     schema = served(artifacts={"type": "array", "items": ITEM, **keys})
-    foreign = [
-        Foreign(5, "newer", {"name": "log-1", "uri": "https://e.org/1"}),
-        Foreign(6, "first", {"name": "site", "uri": "https://e.org/2"}),
-        Foreign(7, "last", {"name": "site", "uri": "https://e.org/3"}),
+    externals = [
+        External(5, "newer", {"name": "log-1", "uri": "https://e.org/1"}),
+        External(6, "first", {"name": "site", "uri": "https://e.org/2"}),
+        External(7, "last", {"name": "site", "uri": "https://e.org/3"}),
     ]
-    projection = projected(history(1, foreign=foreign), served=schema)
+    projection = projected(history(1, externals=externals), served=schema)
     assert [(entry["name"], entry["uri"][:13]) for entry in projection.artifacts] == [
         ("log-1", "s3://bucket/a"),
         ("site", "https://e.org"),
     ]
-    assert projection.listed_foreign == {"last"}
+    assert projection.listed_externals == {"last"}
     assert projection.left_out == {Reason.COUNT_LIMIT: 2}
 
 
 def test_a_null_of_others_is_neither_kept_nor_a_difference() -> None:
     schema = served(item={"type": "object", PRESERVE: True})
     entry = {"name": "a", "uri": "https://e.org", "extra": None, "more": [None, {"x": None}]}
-    projection = projected(history(0, foreign=[Foreign(1, "f", entry)]), served=schema)
+    projection = projected(history(0, externals=[External(1, "f", entry)]), served=schema)
     assert projection.artifacts == [{"name": "a", "uri": "https://e.org", "more": [None, {}]}]
     assert projection.patch_for({"artifacts": [entry]}) == {}
 

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from offload.domain.artifact import State
+from offload.domain.external import External
 from offload.domain.run import Run
 from offload.errors import OffloadError
 from offload.index import Index, artifacts, externals, publishing, runs, sweeping
-from offload.index.externals import External
 from offload.index.recorder import Recorder
 from offload.index.recording import record_all
 
@@ -90,7 +90,7 @@ def apply(  # noqa: C901 - one line an operation
             case "touch":
                 publishing.touch(tx, uid)
             case "externals":
-                externals.save(tx, uid, [External(0, uid, "x", {}, "listed")])
+                externals.save(tx, uid, [External(0, "x", {})])
             case "erase":
                 sweeping.erased(tx, [artifact.id for artifact in sweeping.erasable(tx, 100)])
             case "delete":

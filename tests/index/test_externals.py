@@ -8,8 +8,9 @@
 
 from typing import Any
 
+from offload.domain.external import External, ExternalState
 from offload.index import externals, publishing, runs
-from offload.index.externals import REMOVED_KEPT, External, ExternalState
+from offload.index.externals import REMOVED_KEPT
 
 
 def test_new_externals_are_numbered_among_the_artifacts(given: Any) -> None:
@@ -20,8 +21,8 @@ def test_new_externals_are_numbered_among_the_artifacts(given: Any) -> None:
             tx,
             run.uid,
             [
-                External(0, run.uid, "x", {"name": "x", "uri": "https://x/✓"}, "listed"),
-                External(0, run.uid, "y", {"name": "y"}, "left-out"),
+                External(0, "x", {"name": "x", "uri": "https://x/✓"}),
+                External(0, "y", {"name": "y"}, "left-out"),
             ],
         )
         assert externals.of_run(tx, run.uid) == saved
@@ -33,10 +34,10 @@ def test_new_externals_are_numbered_among_the_artifacts(given: Any) -> None:
 def test_known_externals_keep_their_number(given: Any) -> None:
     run = given.run()
     with given.index.begin() as tx:
-        [known] = externals.save(tx, run.uid, [External(0, run.uid, "x", {"name": "x"}, "listed")])
+        [known] = externals.save(tx, run.uid, [External(0, "x", {"name": "x"})])
         assert publishing.dirty_count(tx) == 1
         before = runs.get(tx, run.uid)
-        changed = External(known.seq, run.uid, "x", {"name": "new"}, "removed")
+        changed = External(known.seq, "x", {"name": "new"}, "removed")
         assert externals.save(tx, run.uid, [changed]) == [changed]
         assert externals.save(tx, run.uid, []) == []
         assert externals.of_run(tx, run.uid) == [changed]
@@ -48,7 +49,7 @@ def test_the_newest_removed_externals_stay(given: Any) -> None:
 
     def save(uid: str, numbers: range, state: ExternalState) -> None:
         with given.index.begin() as tx:
-            externals.save(tx, uid, [External(0, uid, f"x{n}", {"name": f"x{n}"}, state) for n in numbers])
+            externals.save(tx, uid, [External(0, f"x{n}", {"name": f"x{n}"}, state) for n in numbers])
 
     save(other.uid, range(REMOVED_KEPT), "removed")
     save(run.uid, range(700), "listed")
@@ -72,7 +73,7 @@ def test_the_newest_removed_externals_stay(given: Any) -> None:
 def test_each_run_has_its_own(given: Any) -> None:
     one, two = given.run(), given.run()
     with given.index.begin() as tx:
-        externals.save(tx, one.uid, [External(0, one.uid, "x", {}, "listed")])
-        externals.save(tx, two.uid, [External(0, two.uid, "x", {}, "removed")])
+        externals.save(tx, one.uid, [External(0, "x", {})])
+        externals.save(tx, two.uid, [External(0, "x", {}, "removed")])
         assert [external.state for external in externals.of_run(tx, one.uid)] == ["listed"]
         assert [external.state for external in externals.of_run(tx, two.uid)] == ["removed"]

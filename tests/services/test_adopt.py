@@ -17,11 +17,11 @@ import pytest
 
 from offload.cluster.standin.server import StandIn
 from offload.domain.artifact import Artifact, State
+from offload.domain.external import External
 from offload.domain.pointers import fingerprint
 from offload.domain.projection import Caps
 from offload.errors import StoreUnavailableError
 from offload.index import artifacts, externals, sweeping
-from offload.index.externals import External
 from offload.services.adopt import needs_adopting
 from offload.services.preview import preview
 from offload.services.publish import Outcome
@@ -262,7 +262,7 @@ def test_a_name_that_may_not_be_one_is_replaced(room: Room, name: str) -> None:
 @pytest.mark.parametrize("name", [{"a": 1}, ["a"], 5, None], ids=str)
 def test_a_name_of_any_shape_is_looked_at(name: Any) -> None:
     addressed = {"name": name, "url": "https://elsewhere.example/log"}
-    known = [External(1, "run", fingerprint(addressed), addressed, "listed")]
+    known = [External(1, fingerprint(addressed), addressed, "listed")]
     assert needs_adopting([{"name": name, "odd": 1}], known, open_schema(), whole=True)
     assert not needs_adopting([{"name": name}], known, open_schema(), whole=True)
 
