@@ -197,7 +197,7 @@ class TokensFile(Entry):
     tokens: list[TokenEntry]
 
 
-_Version = tuple[int, int, int]
+_Version = tuple[int, int, int, int]
 
 
 def _read(path: Path) -> tuple[_Version, tuple[tuple[bytes, Grant], ...]]:
@@ -219,4 +219,4 @@ def _version(path: Path) -> _Version | None:
 
 
 def _signature(stat: os.stat_result) -> _Version:
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino

@@ -1,9 +1,9 @@
 """The token file.
 
 Cases: a created token's entry makes it valid, with its scopes; unknown, wrong, empty and strange tokens are
-none; expiry to the instant; a changed, a broken, a missing, an unreadable and a mended file; a rule of the
-format broken, with line and place, and never the token itself in an error; tokens are long, different,
-recognisable; an added entry leaves the file's mode and a link to it.
+none; expiry to the instant; a changed, a broken, a missing, an unreadable and a mended file, and a
+change that keeps time and size; a rule of the format broken, with line and place, and never the token itself
+in an error; tokens are long, different, recognisable; an added entry leaves the file's mode and a link to it.
 """
 
 import hashlib
@@ -149,6 +149,24 @@ def test_a_file_that_cannot_be_opened_for_a_while_is_read_when_it_can(
         for _ in range(3):
             assert tokens.grant_for(one.token) is not None
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+    assert tokens.grant_for(one.token) is None
+    assert tokens.grant_for(other.token) is not None
+
+
+def test_a_change_that_keeps_time_and_size_is_in_force_at_once(tmp_path: Path) -> None:
+    one, other = _token("one"), _token("two")
+    path = _file(tmp_path / "tokens.yaml", one)
+    before = path.stat()
+    tokens = TokenFile(path)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the file system's clock has ticks
+        _file(path, other)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_size, after.st_ino) == (
+        before.st_mtime_ns,
+        before.st_size,
+        before.st_ino,
+    )
     assert tokens.grant_for(one.token) is None
     assert tokens.grant_for(other.token) is not None
 
