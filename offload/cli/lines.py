@@ -1,11 +1,17 @@
 """Lines for people: what they are told beside the results."""
 
+from contextlib import suppress
+
 import typer
 
 
 def notice(line: str) -> None:
-    """Say something that is no result, on standard error; an error in a file may take several lines."""
-    typer.echo("offload: " + "\n".join(printable(part) for part in line.split("\n")), err=True)
+    """Say something that is no result, on standard error; an error in a file may take several lines.
+
+    Where nobody reads it, it is not said: no reason to end a transfer, and exit codes stay.
+    """
+    with suppress(OSError):
+        typer.echo("offload: " + "\n".join(printable(part) for part in line.split("\n")), err=True)
 
 
 def url_of(host: str, port: int) -> str:

@@ -1,6 +1,6 @@
 """The client's commands as processes: their standard streams and their end.
 
-Cases: standard input is sent; streams that are closed, and a reader that has gone; a path that is no UTF-8,
+Cases: standard input is sent; streams that are closed, and readers that have gone; a path that is no UTF-8,
 as JSON; Ctrl-C ends put at once and leaves no file, also while it waits for standard input.
 """
 
@@ -115,6 +115,17 @@ def test_put_sends_all_though_nobody_reads_what_it_says(
     with started(server, tmp_path, "put", "files", "--jobs", "1", *options, through=through) as process:
         process.communicate(timeout=20)
     assert server.current == {f"files/{number}": str(number).encode() for number in range(20)}
+
+
+def test_put_goes_on_though_nobody_reads_why_it_tries_again(
+    server: Any, tmp_path: Path, trouble: Any
+) -> None:
+    (tmp_path / "a").write_text("x")
+    server.troubles = [trouble(503)]
+    through = ["/bin/sh", "-c", '{ "$@"; echo $? >code; } 2>&1 >/dev/null | true', "sh"]
+    with started(server, tmp_path, "put", "a", through=through) as process:
+        process.communicate(timeout=20)
+    assert ((tmp_path / "code").read_text(), server.current) == ("0\n", {"a": b"x"})
 
 
 def test_put_tells_a_path_that_is_no_utf_8_as_json(
