@@ -56,7 +56,7 @@ class Offload(LazyGroup):
             if extra is None:
                 notice(f"this installation is damaged: {error}")
             else:
-                notice(f"this command needs more packages: pip install 'offload[{extra}]' ({error})")
+                notice(f"this command needs more packages: pip install '.[{extra}]' in a checkout ({error})")
             raise typer.Exit(exits.USAGE) from error
         except (BrokenPipeError, typer.Exit, typer.Abort):
             raise

