@@ -4,6 +4,7 @@ A token is 32 random bytes, so its plain SHA-256 is enough to store: there is no
 key derivation would protect.
 """
 
+import fcntl
 import hashlib
 import hmac
 import logging
@@ -13,11 +14,11 @@ import secrets
 import shutil
 import textwrap
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TextIO
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
@@ -129,26 +130,53 @@ def add_entry(path: Path, entry: str) -> None:
     """Put an entry at the end of the token file at `path`, which is made if it is not there.
 
     The file is replaced in one step; a running server sees the old or the new one. Its mode stays, its owner
-    where that is allowed, and a link to it too.
+    where that is allowed, and a link to it too. Who adds at the same time waits, where the file system has
+    locks.
 
     Raises:
         ConfigError: the file cannot be read or written, or would not be valid with the entry.
     """
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else "tokens:\n"
-        first = _LIST_ITEM.search(text)
-        text = text.rstrip("\n") + "\n" + textwrap.indent(entry, first[1] if first else "")
-        parse_config(text, TokensFile, name=f"{path} with the new entry")
         real = path.resolve()
-        new = real.with_name(real.name + ".new")
-        new.write_text(text, encoding="utf-8")
-        if real.exists():
-            shutil.copymode(real, new)
-            with suppress(PermissionError):
-                shutil.chown(new, real.stat().st_uid, real.stat().st_gid)
-        new.replace(real)
+        with _successor(real) as new:
+            text = real.read_text(encoding="utf-8") if real.exists() else "tokens:\n"
+            first = _LIST_ITEM.search(text)
+            text = text.rstrip("\n") + "\n" + textwrap.indent(entry, first[1] if first else "")
+            parse_config(text, TokensFile, name=f"{path} with the new entry")
+            new.write(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be changed: {error}") from error
+
+
+@contextmanager
+def _successor(file: Path) -> Iterator[TextIO]:
+    """An empty file that takes `file`'s place at the end, unless there is an error. One at a time has it."""
+    path = file.with_name(file.name + ".new")
+    with _locked(path) as new:
+        try:
+            new.truncate(0)
+            yield new
+            new.flush()
+            if file.exists():
+                shutil.copymode(file, path)
+                with suppress(PermissionError):
+                    shutil.chown(path, file.stat().st_uid, file.stat().st_gid)
+            path.replace(file)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _locked(path: Path) -> TextIO:
+    """Open the file at `path`, made if it is not there, once nobody else has it."""
+    while True:
+        file = path.open("a", encoding="utf-8")
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # it was renamed by the one who had it
 
 
 def _permission(value: object) -> Permission:

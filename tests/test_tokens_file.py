@@ -3,14 +3,19 @@
 Cases: a created token's entry makes it valid, with its scopes; unknown, wrong, empty and strange tokens are
 none; expiry to the instant; a changed, a broken, a missing, an unreadable and a mended file, and a
 change that keeps time and size; a rule of the format broken, with line and place, and never the token itself
-in an error; tokens are long, different, recognisable; an added entry leaves the file's mode and a link to it.
+in an error; tokens are long, different, recognisable; an added entry leaves the file's mode and a link to it;
+entries added at once, without locks, after a kill, and one that is refused.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -185,6 +190,74 @@ def test_an_added_entry_leaves_the_files_mode_and_a_link_to_it(tmp_path: Path) -
     tokens = TokenFile(link)
     assert all(tokens.grant_for(token.token) for token in (one, other))
     assert {entry.name for entry in tmp_path.iterdir()} == {"real.yaml", "tokens.yaml"}
+
+
+ADDS_MANY = """
+import sys
+from pathlib import Path
+from offload.domain.access import Permission
+from offload.tokens_file import add_entry, create_token
+sys.stdin.readline()
+for number in range(20):
+    made = create_token(
+        f"{sys.argv[1]}-{number}", namespaces=["agents"], permissions=[Permission.READ]
+    )
+    add_entry(Path("tokens.yaml"), made.entry)
+"""
+
+
+def test_entries_that_two_processes_add_at_once_are_all_there(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[1])
+    adding = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADDS_MANY, name],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": root},
+            stdin=subprocess.PIPE,
+        )
+        for name in ("one", "other")
+    ]
+    for process in adding:
+        assert process.stdin
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in adding:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in adding] == [0, 0]
+    names = re.findall(r"name: (\S+)", (tmp_path / "tokens.yaml").read_text())
+    assert sorted(names) == sorted(f"{name}-{number}" for name in ("one", "other") for number in range(20))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tokens.yaml"]
+
+
+def test_an_entry_is_added_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_file: object, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    one = _token()
+    add_entry(tmp_path / "tokens.yaml", one.entry)
+    assert TokenFile(tmp_path / "tokens.yaml").grant_for(one.token) is not None
+
+
+def test_what_a_killed_addition_left_is_not_in_the_way(tmp_path: Path) -> None:
+    one, other = _token("one"), _token("other")
+    path = _file(tmp_path / "tokens.yaml", one)
+    (tmp_path / "tokens.yaml.new").write_text("tokens:\n" + "- name: half" * 100)
+    add_entry(path, other.entry)
+    tokens = TokenFile(path)
+    assert all(tokens.grant_for(token.token) for token in (one, other))
+
+
+def test_an_entry_that_is_refused_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    one = _token()
+    path = _file(tmp_path / "tokens.yaml", one)
+    before = path.read_text()
+    with pytest.raises(ConfigError, match="with the new entry"):
+        add_entry(path, one.entry)
+    assert path.read_text() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tokens.yaml"]
 
 
 def test_a_first_file_that_is_broken_is_an_error(tmp_path: Path) -> None:
