@@ -2,7 +2,7 @@
 
 import os
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ import typer
 
 from offload import logs
 from offload.cli import exits, http_server
-from offload.dev.embedded import store_environment, surroundings, write_environment
+from offload.dev.embedded import mark_forgotten, store_environment, surroundings, write_environment
 from offload.index import migrate
 from offload.metrics_server import serving_metrics
 from offload.settings import load_settings
@@ -69,6 +69,8 @@ def command(
         stack.enter_context(adapters.sole_on_sqlite(settings, "serve"))
         stack.enter_context(adapters.sole_on_sqlite(settings, "controller"))
         migrate.upgrade(around.database_url)
+        with closing(adapters.open_index(settings)) as index:
+            mark_forgotten(index)
         controller = stack.enter_context(controlling.controlling(settings, stop_within=3))
         stack.enter_context(
             serving_metrics(settings.metrics_host, settings.metrics_port, ready=controller.ready)

@@ -14,8 +14,11 @@ from typing import Literal
 from offload.cluster.standin import StandIn
 from offload.dev.stores import Moto, SeaweedFS, StoreAddress
 from offload.errors import ConfigError
+from offload.index import Index, artifacts, sweeping
 
 _STOP_SECONDS = 8.5
+_FORGOTTEN_BUCKET = "offload-moto"  # not SeaweedFS's, whose objects are there after the next start
+_RUNS_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def surroundings(
     with _sole(data):
         standin = StandIn(data=data / "agentruns")
         standin.start(port=kube_port)
-        running = SeaweedFS(data / "store") if store == "seaweedfs" else Moto()
+        running = SeaweedFS(data / "store") if store == "seaweedfs" else Moto(bucket=_FORGOTTEN_BUCKET)
         try:
             address = running.start()
         except BaseException:
@@ -62,6 +65,23 @@ def surroundings(
                 thread.start()
             for thread in stopping:
                 thread.join(_STOP_SECONDS)
+
+
+def mark_forgotten(index: Index) -> None:
+    """Say of what earlier starts stored in moto that it is lost; call it before the first upload."""
+    with index.read() as tx:
+        forgotten = artifacts.are_stored_under(tx, _FORGOTTEN_BUCKET, "")
+    after = None
+    while forgotten:
+        with index.begin() as tx:
+            found = sweeping.runs_with_stored(tx, after=after, limit=_RUNS_AT_ONCE)
+            for run in found:
+                for artifact in sweeping.stored_of(tx, run.uid):
+                    if artifact.location.bucket == _FORGOTTEN_BUCKET:
+                        artifacts.mark_lost(tx, artifact.id)
+        if not found:
+            return
+        after = found[-1].uid
 
 
 @contextmanager

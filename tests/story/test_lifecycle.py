@@ -1,11 +1,11 @@
 """Starting and stopping.
 
-Cases: `offload dev` started again on its folder has everything; SIGTERM and Ctrl-C end all that it started,
-within 10 s, also while it starts and while an upload runs; a port that is taken, a package that is missing, a
-folder that cannot be written, each one line and exit 2; serve and controller end on a signal; serve without
-access control beyond loopback; a second serve or controller on one SQLite index; several workers on SQLite;
-the printed settings hide the password; an index that was not migrated; the metrics port, with one worker and
-with two.
+Cases: `offload dev` started again on its folder has everything, and knows what moto forgot; SIGTERM and
+Ctrl-C end all that it started, within 10 s, also while it starts and while an upload runs; a port that is
+taken, a package that is missing, a folder that cannot be written, each one line and exit 2; serve and
+controller end on a signal; serve without access control beyond loopback; a second serve or controller on one
+SQLite index; several workers on SQLite; the printed settings hide the password; an index that was not
+migrated; the metrics port, with one worker and with two.
 """
 
 import json
@@ -152,6 +152,28 @@ def test_a_folder_that_cannot_be_written_is_one_line(start: Start, tmp_path: Pat
     program = start("dev", "--port", "0", "--kube-port", "0", "--data", str(tmp_path / "file" / "data"))
     assert program.process.wait(30) == 2
     assert str(tmp_path / "file" / "data") in the_line(program)
+
+
+def test_dev_started_again_knows_what_moto_forgot(start_dev: StartDev) -> None:
+    program, stage = start_dev()
+    stage.create_run("again")
+    kept = stage.put("again", "kept.log", b"kept").json()["id"]
+    assert program.end() == 0
+    program, stage = start_dev("--store", "moto")
+    lost = stage.put("again", "a.log", b"a").json()["id"]
+    assert program.end() == 0
+    program, stage = start_dev("--store", "moto")
+    assert {one["id"]: one["state"] for one in stage.history("again")} == {kept: "stored", lost: "lost"}
+    until(lambda: stage.names("again") == ["kept.log"])
+    assert stage.get(f"artifacts/{lost}/content").status_code == 410
+    anew = stage.put("again", "a.log", b"a")
+    assert anew.status_code == 201
+    assert stage.get(f"artifacts/{anew.json()['id']}/content").content == b"a"
+    assert "prefix.not_ours" not in program.output + program.errors
+    assert program.end() == 0
+    _, stage = start_dev()
+    assert stage.get(f"artifacts/{kept}/content").content == b"kept"
+    assert stage.get(f"artifacts/{anew.json()['id']}/content").status_code == 410
 
 
 def test_a_second_dev_on_the_same_folder_is_one_line(
