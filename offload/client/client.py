@@ -106,7 +106,7 @@ class Client:
             try:
                 response = self._send(path, params, headers, opened, progress)
             except NameTakenError as error:
-                own = error.failed_before and self._own_after_lost_reply(run, name, uid, opened.sha256)
+                own = error.may_be_done and self._own_after_lost_reply(run, name, uid, opened.sha256)
                 if not own:
                     raise
                 return own.model_copy(update={"created": True})

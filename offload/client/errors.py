@@ -61,8 +61,8 @@ class AnswerError(ClientError):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.failed_before = False
-        """An earlier attempt of the same request failed, and may have been carried out unheard."""
+        self.may_be_done = False
+        """An earlier attempt of the same request may have been carried out unheard."""
         super().__init__(_sentence(problem))
 
 
@@ -99,6 +99,16 @@ def is_passing(status: int) -> bool:
     """Whether an answer with this status may be another one when the same request comes again."""
     never_mends = {501, 505}
     return status in {408, 429} or (status >= 500 and status not in never_mends)  # noqa: PLR2004 - 5xx
+
+
+def is_refusal(problem: Problem) -> bool:
+    """Whether an answer that is passing says for certain that nothing was carried out."""
+    return problem.status == 429 or problem.kind in _REFUSALS  # noqa: PLR2004 - too many requests
+
+
+_REFUSALS = frozenset(
+    {"cluster-forbidden", "cluster-unavailable", "store-refused", "store-unavailable", "too-many-uploads"}
+)
 
 
 def _sentence(problem: Problem) -> str:

@@ -19,6 +19,7 @@ from offload.client.errors import (
     StrangeAnswerError,
     error_of,
     is_passing,
+    is_refusal,
 )
 from offload.client.retries import Patience, retry_after
 from offload.client.transport import Transport, check_host
@@ -32,6 +33,7 @@ Notice = Callable[[str], None]
 
 _CONNECT_SECONDS = 10.0
 _CLOSED = "the client is closed"
+_NEVER_SENT = httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError
 
 
 class Exchange:
@@ -85,6 +87,7 @@ class Exchange:
             SourceSpentError: another attempt would have come, but for its body.
         """
         patience = self.patience()
+        may_be_done = False
         while True:
             request = self._request(method, path, params, headers, body() if body else None)
             try:
@@ -92,10 +95,12 @@ class Exchange:
                     response = self._http.send(request)
             except httpx.TransportError as error:
                 failure, asked = self.failure_of(error), None
+                may_be_done |= not isinstance(error, _NEVER_SENT)
             else:
                 if not is_passing(response.status_code):
-                    return accepted(response, failed_before=patience.failures > 0)
+                    return accepted(response, may_be_done=may_be_done)
                 problem = problem_of(response)
+                may_be_done |= not is_refusal(problem)
                 failure, asked = BusyError(problem), problem.retry_after
             if spent():
                 raise SourceSpentError(f"{failure}; {SourceSpentError.remedy}") from failure
@@ -204,11 +209,11 @@ def problem_of(response: httpx.Response) -> Problem:
     )
 
 
-def accepted(response: httpx.Response, *, failed_before: bool) -> httpx.Response:
+def accepted(response: httpx.Response, *, may_be_done: bool) -> httpx.Response:
     """Answer `response` if it is a success; raise what else it says."""
     if response.is_error:
         error = error_of(problem_of(response))
-        error.failed_before = failed_before
+        error.may_be_done = may_be_done
         raise error
     if not response.is_success:
         where = response.headers.get("Location", "elsewhere")

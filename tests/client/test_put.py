@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 
 from offload.client import (
@@ -231,6 +232,36 @@ def test_only_new_refuses_a_name_that_has_the_same_bytes(server: Any, client: Cl
     with pytest.raises(NameTakenError):
         client.put(RUN, "a", b"x", only_new=True)
     assert [seen.method for seen in server.seen] == ["PUT", "PUT"]
+
+
+@pytest.mark.parametrize("kind", ["too-many-uploads", "store-unavailable"])
+def test_only_new_takes_nothing_for_its_own_after_a_refusal(
+    server: Any, client: Client, trouble: Any, kind: str
+) -> None:
+    client.put(RUN, "a", b"x")
+    server.troubles = [trouble(503, problem={"type": f"urn:offload:problem:{kind}"})]
+    with pytest.raises(NameTakenError):
+        client.put(RUN, "a", b"x", only_new=True)
+
+
+def test_only_new_takes_nothing_for_its_own_where_no_connection_came_about(
+    server: Any, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(server.url) as other:
+        other.put(RUN, "a", b"x")
+    connect = httpcore.SyncBackend.connect_tcp
+    tried: list[str] = []
+
+    def refuse_once(backend: httpcore.SyncBackend, host: str, *arguments: Any) -> httpcore.NetworkStream:
+        tried.append(host)
+        if len(tried) == 1:
+            raise httpcore.ConnectError("refused")
+        return connect(backend, host, *arguments)
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", refuse_once)
+    with pytest.raises(NameTakenError):
+        client.put(RUN, "a", b"x", only_new=True)
+    assert len(tried) == 2
 
 
 def test_only_new_says_that_a_name_is_taken_where_the_token_may_not_read(
