@@ -16,7 +16,13 @@ from typing import Any, BinaryIO, Protocol
 
 import httpx
 
-from offload.client.errors import BusyError, ClientError, DamagedDownloadError, StrangeAnswerError
+from offload.client.errors import (
+    AnswerError,
+    BusyError,
+    ClientError,
+    DamagedDownloadError,
+    StrangeAnswerError,
+)
 from offload.client.exchange import Exchange
 from offload.client.sources import PIECE, Progress
 
@@ -59,18 +65,17 @@ def fetch(
                             continue  # an earlier call left a part: ask for the rest only
                     else:
                         _check_place(response, content, sink)
-                    for piece in response.iter_raw():
-                        sink.take(piece)
-                        if progress:
-                            progress(sink.taken, content.size_bytes)
-                    if sink.taken < content.size_bytes:
-                        raise httpx.ReadError("the connection ended early", request=response.request)
+                    _take_rest(response, content, sink, progress)
             except httpx.TransportError as error:
                 if sink.taken > before:
                     patience = exchange.patience()
                 exchange.wait(patience, exchange.failure_of(error), asked=None)
             except BusyError as error:
                 exchange.wait(patience, error, asked=error.problem.retry_after)
+            except AnswerError as error:
+                if not sink.taken or error.problem.status != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    raise
+                sink.restart()  # a newer version is shorter; the whole says so
         sink.finish(content)
         return content
 
@@ -236,6 +241,15 @@ def _rest_of(content: Content | None, taken: int, *, redirected: bool) -> dict[s
         if not redirected:  # to the store, whose tag is another: it would give the whole
             headers["If-Range"] = f'"{content.sha256.hex()}"'
     return headers
+
+
+def _take_rest(response: httpx.Response, content: Content, sink: _Sink, progress: Progress | None) -> None:
+    for piece in response.iter_raw():
+        sink.take(piece)
+        if progress:
+            progress(sink.taken, content.size_bytes)
+    if sink.taken < content.size_bytes:
+        raise httpx.ReadError("the connection ended early", request=response.request)
 
 
 def _announced(response: httpx.Response) -> Content:

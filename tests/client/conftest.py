@@ -184,6 +184,10 @@ class _Exchange:
         requested = self.seen.headers.get("range")
         if requested and self.seen.headers.get("if-range", etag) == etag:
             start = int(requested.removeprefix("bytes=").removesuffix("-"))
+        if start and start >= len(body):
+            await self.begin(416, [("content-length", "0")])
+            await self.send_event({"type": "http.response.body", "body": b""})
+            return
         headers = [
             *told,
             ("content-length", str(len(body) - start)),

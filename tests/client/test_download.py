@@ -138,10 +138,11 @@ def test_a_damaged_part_of_an_earlier_call_is_found_out_and_removed(
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("newer", [CONTENT[::-1], b"shorter than what is there"])
 @pytest.mark.parametrize("redirects", [False, True])
 @pytest.mark.usefixtures("stored")
 def test_a_newer_version_in_between_is_not_mixed_in(
-    server: Any, trouble: Any, tmp_path: Path, redirects: bool
+    server: Any, trouble: Any, tmp_path: Path, redirects: bool, newer: bytes
 ) -> None:
     server.redirects = redirects
     server.troubles = [None, trouble(cut_after=100_000)] if redirects else [trouble(cut_after=100_000)]
@@ -150,7 +151,7 @@ def test_a_newer_version_in_between_is_not_mixed_in(
     def store_newer(line: str) -> None:
         notices.append(line)
         with Client(server.url) as other:
-            other.put(RUN, "dir/a.bin", CONTENT[::-1])
+            other.put(RUN, "dir/a.bin", newer)
 
     with (
         Client(server.url, notice=store_newer) as watched,
