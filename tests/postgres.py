@@ -8,7 +8,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+
+from tests.programs import free_port
 
 START_SECONDS = 60
 STOP_SECONDS = 20
@@ -94,7 +95,7 @@ def _run(install: Path, program: str, *arguments: str | Path, user: str | None) 
 
 @contextmanager
 def _server(install: Path, home: Path, settings: tuple[str, ...], user: str | None) -> Iterator[int]:
-    port = _free_port()
+    port = free_port()
     options = ("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", *settings)
     log = home / "server.log"
     with log.open("wb") as output:
@@ -130,10 +131,3 @@ def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             time.sleep(0.05)
         else:
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

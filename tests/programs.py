@@ -1,7 +1,9 @@
 """What the stories are told with: our programs as real processes, kubectl, and a wire that can be cut."""
 
+import itertools
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -24,6 +26,7 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 OFFLOAD = [sys.executable, "-m", "offload.cli.main"]
 NAMESPACE = "agents"
 T = TypeVar("T")
+_ports = itertools.count(random.randrange(20_000))
 
 
 def until(look: Callable[[], T | None], seconds: float = 30.0) -> T:
@@ -38,10 +41,12 @@ def until(look: Callable[[], T | None], seconds: float = 30.0) -> T:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is still free later: it is given once, and below those that a system gives by itself."""
+    while True:
+        port = 10_000 + next(_ports) % 20_000
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def surroundings(home: Path, **settings: str) -> dict[str, str]:

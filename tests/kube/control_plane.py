@@ -6,7 +6,6 @@ admission plug-ins, namespace deletion, garbage collection, aggregated roles, an
 
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import yaml
 
 from tests.kube.pki import Authority
+from tests.programs import free_port
 
 START_SECONDS = 90
 CONTROLLERS = (
@@ -49,8 +49,8 @@ class ControlPlane:
         """`folder` is for this control plane alone: certificates, data, logs."""
         self._programs, self._folder = programs, folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._etcd_port, self._peer_port, self.port = _free_port(), _free_port(), _free_port()
-        self.etcd_metrics_port = _free_port()
+        self._etcd_port, self._peer_port, self.port = free_port(), free_port(), free_port()
+        self.etcd_metrics_port = free_port()
         self._authority = Authority(folder)
         self._authority.issue("etcd")
         self._authority.issue("kube-apiserver")
@@ -297,10 +297,3 @@ class ControlPlane:
 def _kind(schema: Mapping[str, Any]) -> str:
     kinds = schema.get("x-kubernetes-group-version-kind") or [{"kind": ""}]
     return str(kinds[0]["kind"])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
