@@ -240,41 +240,45 @@ class Wire:
         self._flows = threading.Event()
         self._flows.set()
         self._listener: socket.socket | None = None
-        self.port = 0
+        self._changes = threading.Lock()
+        self.port = free_port()
         self.mend()
 
     def mend(self) -> None:
         """Let everything through, from now on."""
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port))
-            self.port = self._listener.getsockname()[1]
             threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
         self._flows.set()
 
     def cut(self) -> None:
         """End all connections and refuse new ones."""
-        listener, self._listener = self._listener, None
-        if listener:
-            listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-        for one in self._open:
-            shut(one)
-        self._open.clear()
+        with self._changes:
+            listener, self._listener = self._listener, None
+            ended, self._open = self._open, []
+        for one in (listener, *ended):
+            if one:
+                shut(one)
 
     def hold_up(self) -> None:
         """Keep connections and take new ones, and pass nothing on: as where the other side was stopped."""
         self._flows.clear()
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._to))
-            except OSError:
-                return
-            self._open += [near, far]
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+        with suppress(OSError):  # `cut` has closed it
+            while True:
+                self._connect(listener, listener.accept()[0])
+
+    def _connect(self, listener: socket.socket, near: socket.socket) -> None:
+        far = socket.create_connection(("127.0.0.1", self._to))
+        with self._changes:
+            if self._listener is listener:
+                self._open += [near, far]
+            else:  # it was cut meanwhile
+                shut(near)
+                shut(far)
+        for one, other in ((near, far), (far, near)):
+            threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError, ValueError):  # the other direction, or `cut`, has closed them
