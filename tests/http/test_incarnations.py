@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from offload.index import runs
+from offload.services import known_runs
 
 UNKNOWN = "/v1/namespaces/agents/agentruns/unknown"
 
@@ -92,6 +93,7 @@ def test_a_uid_that_the_name_never_had_is_409(service: Any, run: Any) -> None:
     service.assert_nothing_left(run, objects=1, rows=1)
 
 
+@pytest.mark.usefixtures("remembered")
 def test_a_name_that_was_just_taken_over_asks_for_another_try(service: Any, run: Any) -> None:
     run.stored("x")
     service.delete_run(run)
@@ -103,6 +105,7 @@ def test_a_name_that_was_just_taken_over_asks_for_another_try(service: Any, run:
     service.assert_nothing_left(run, objects=1, rows=1)
 
 
+@pytest.mark.usefixtures("remembered")
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize(
     "headers",
@@ -126,6 +129,12 @@ def test_a_namespace_that_is_not_watched_is_not_there(serve: Any) -> None:
     run = service.run()
     assert run.put("x").status_code == 404
     assert service.http.get(run.path).status_code == 404
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the service remember which run a name means for as long as a test takes."""
+    monkeypatch.setattr(known_runs, "KEPT_SECONDS", 60)
 
 
 @pytest.fixture
