@@ -70,7 +70,6 @@ def test_what_was_acknowledged_is_there_after_a_restart(data: Path, in_order: bo
 def test_keys_of_another_store_in_the_environment_are_not_its_own(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "_START_SECONDS", 10)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "offload")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another store's")
     with SeaweedFS(data) as address:
