@@ -80,9 +80,7 @@ def test_a_signal_ends_all_that_dev_started(start_dev: StartDev, how: signal.Sig
     watch = httpx.Client()
     with watch.stream("GET", f"{api_server(stage)}/api/v1/namespaces/agents/events?watch=1"):
         time.sleep(1)
-        began = time.monotonic()
-        code = program.end(how, within=STOPS_SECONDS)
-        assert_all_end(family, STOPS_SECONDS - (time.monotonic() - began))
+        code = end(program, how, family)
     watch.close()
     assert code == 0
     assert "Traceback" not in program.errors
@@ -98,11 +96,11 @@ def test_a_signal_while_dev_starts_ends_all_of_it(
         "dev", "--port", "0", "--kube-port", "0", "--data", str(tmp_path / "data"), OFFLOAD_METRICS_PORT="0"
     )
     time.sleep(after)
-    family = program.family()
-    program.end(how, within=STOPS_SECONDS)
-    assert_all_end(family)
-    weed = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(one.info["cmdline"])]
-    assert not weed
+    end(program, how, program.family())
+    # One that was being started as it was asked to end is of no family yet.
+    until(
+        lambda: not any(str(tmp_path) in str(one.info["cmdline"]) for one in psutil.process_iter(["cmdline"]))
+    )
 
 
 @pytest.mark.parametrize("option", ["--port", "--kube-port"])
@@ -194,9 +192,7 @@ def test_a_second_dev_on_the_same_folder_is_one_line(
 def test_a_signal_ends_serve_and_controller(site: Site, how: signal.Signals) -> None:
     site.standin()
     for program in (site.serve(), site.controller(), site.serve("--workers", "2", OFFLOAD_PORT="0")):
-        family = program.family()
-        assert program.end(how, within=STOPS_SECONDS) == 0
-        assert_all_end(family)
+        assert end(program, how, program.family()) == 0
         assert "Traceback" not in program.errors
 
 
@@ -292,12 +288,24 @@ def the_line(program: Program) -> str:
     return line
 
 
-def assert_all_end(family: list[psutil.Process], within: float = 1.0) -> None:
-    """Zombies are not counted: they are the business of the container's first process."""
-    deadline = time.monotonic() + max(0.1, within)
-    while alive := [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]:
-        assert time.monotonic() < deadline, alive
-        time.sleep(0.02)
+def end(program: Program, how: signal.Signals, family: list[psutil.Process]) -> int:
+    """Its exit code; all of its family ends within the same time."""
+    began = time.monotonic()
+    code = program.end(how, within=STOPS_SECONDS)
+    assert_all_end(family, began + STOPS_SECONDS - time.monotonic())
+    return code
+
+
+def assert_all_end(family: list[psutil.Process], within: float) -> None:
+    until(lambda: not any(lives(one) for one in family), within)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Zombies do not: they are the business of the container's first process."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two
+        return False
 
 
 def api_server(stage: Stage) -> str:
