@@ -213,11 +213,15 @@ def test_what_expired_lists_that_namespace_again_and_no_other(
             return [one.query.get("continue") for one in ground.asked(began, namespace, watch=False)]
 
         until(lambda: [page for page in pages(struck) if not page] == first_pages)
+
+    def complete() -> list[int]:
+        return [len(one.uids) for one in following.lists() if one.namespace == struck]
+
+    until(lambda: len(complete()) == (1 if how == "page" else 2))
     ground.create(struck, "after")
     until(lambda: "after" in following.names())
     assert [page for page in pages(other) if not page] == [None]
-    complete = [one for one in following.lists() if one.namespace == struck]
-    assert [len(one.uids) for one in complete] == ([3] if how == "page" else [3, 3])
+    assert complete() == ([3] if how == "page" else [3, 3])
 
 
 def test_replicas_that_must_list_again_do_so_apart(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
