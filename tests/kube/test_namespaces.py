@@ -43,9 +43,10 @@ def test_a_namespace_without_our_role_holds_up_no_other(kube_site: KubeSite) -> 
     until(lambda: open_.names("demo") == ["log"])
     refused = closed.put("demo", "log", b"hello")
     assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (503, "cluster-forbidden")
+    refusal = f"AgentRuns of {closed.namespace} are not followed"
+    until(lambda: refusal in httpx.get(f"http://127.0.0.1:{port}/readyz").text)
     problems = httpx.get(f"http://127.0.0.1:{port}/readyz")
     assert problems.status_code == 503
-    assert f"AgentRuns of {closed.namespace} are not followed" in problems.text
     assert "forbidden" in problems.text
     assert open_.namespace + " " not in problems.text
     assert metrics(port)["offload_watch_refused_namespaces"] == 1
