@@ -181,6 +181,7 @@ def test_a_patch_that_is_reverted_is_not_fought(site: KubeSite) -> None:
         time.sleep(0.5)
     until(lambda: stage.names("demo") == [f"log-{number}" for number in range(uploads)], 20)
     until(lambda: fields(site, "demo") == [LEGACY] * uploads)
+    until(lambda: stage.is_current("demo"))
     status = stage.status("demo")
     assert (status["phase"], status["startedAt"]) == ("Running", "2026-01-01T00:00:00Z")
     settled = patches(site, "demo")
