@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.programs import until
+from tests.programs import free_port, metrics, until
 from tests.site import Site
 
 GRACE = 1
@@ -49,22 +49,20 @@ def test_the_service_ends_though_its_store_hangs(site: Site) -> None:
 
 def test_uploads_that_are_under_way_are_finished(site: Site) -> None:
     site.standin()
-    service = site.serve(OFFLOAD_SHUTDOWN_GRACE="15s")
+    port, go_on = free_port(), threading.Event()
+    service = site.serve(OFFLOAD_SHUTDOWN_GRACE="15s", OFFLOAD_METRICS_PORT=str(port))
     stage = site.stage
     stage.create_run("steady")
-    asked, go_on = threading.Semaphore(0), threading.Event()
 
     def body(size: int) -> Iterator[bytes]:
         yield b"x" * (size // 2)
-        asked.release()
         go_on.wait(20)
         yield b"x" * (size - size // 2)
 
     sizes = (1000, 20 * 2**20)
     with ThreadPoolExecutor(2) as pool:
         answers = [pool.submit(stage.put, "steady", f"{size}.log", body(size)) for size in sizes]
-        for _ in answers:
-            asked.acquire(timeout=20)
+        until(lambda: metrics(port)["offload_uploads_running"] == len(sizes), 15)
         service.process.terminate()
         time.sleep(1)
         assert service.process.poll() is None
