@@ -22,7 +22,7 @@ from offload.client.errors import (
     is_refusal,
 )
 from offload.client.retries import Patience, retry_after
-from offload.client.transport import Transport, check_host
+from offload.client.transport import Transport, check_host, origin_of
 from offload.errors import ConfigError, InvalidInputError
 
 Token = str | Callable[[], str] | None
@@ -135,7 +135,9 @@ class Exchange:
 
     def failure_of(self, error: httpx.TransportError) -> OutOfReachError:
         """What a failed connection means here. Raises it where another attempt would end the same."""
-        failure = OutOfReachError(f"no answer from {self._http.base_url}: {_said(error)}")
+        base, origin = self._http.base_url, origin_of(error.request.url)
+        where = base if origin == origin_of(base) else f"{origin}, where {base} redirects to"
+        failure = OutOfReachError(f"no answer from {where}: {_said(error)}")
         failure.__cause__ = error
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol) or _is_of_handshake(error):
             raise failure
@@ -199,11 +201,14 @@ def problem_of(response: httpx.Response) -> Problem:
     if not isinstance(content, dict):
         content = {}
     title = content.get("title") or response.reason_phrase or "unknown"
+    detail = content.get("detail") or ""
+    if response.history and not detail:  # the server that was asked says more
+        detail = f"{title}, says {origin_of(response.request.url)}"
     return Problem(
         type=str(content.get("type") or "about:blank"),
         title=str(title),
         status=response.status_code,
-        detail=str(content.get("detail") or ""),
+        detail=str(detail),
         request_id=content.get("requestId") or response.headers.get("X-Request-Id"),
         retry_after=retry_after(response.headers.get("Retry-After")),
     )

@@ -45,10 +45,12 @@ def answered(wait: float = 0) -> bool:
 
 
 class Transport(httpx.BaseTransport):
-    """Connections to one server, or to the proxy that the environment names for it."""
+    """Connections to a server and where it redirects to, or to the proxies that the environment names."""
 
     def __init__(self, base_url: httpx.URL) -> None:
-        self._pool = _pool(base_url)
+        self._pools: dict[str, httpcore.ConnectionPool] = {}
+        self._making = threading.Lock()
+        self._pool_for(base_url)  # what is wrong in the environment is told at once
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert isinstance(request.stream, httpx.SyncByteStream)  # noqa: S101 - httpx.Client makes no other
@@ -64,9 +66,10 @@ class Transport(httpx.BaseTransport):
             content=request.stream,
             extensions=request.extensions,
         )
+        pool = self._pool_for(request.url)
         _talking.stream = None
         with _translated(request):
-            response = self._pool.handle_request(inner)
+            response = pool.handle_request(inner)
         assert isinstance(response.stream, Iterable)  # noqa: S101 - a synchronous pool makes no other
         return httpx.Response(
             status_code=response.status,
@@ -76,7 +79,16 @@ class Transport(httpx.BaseTransport):
         )
 
     def close(self) -> None:
-        self._pool.close()
+        with self._making:
+            for pool in self._pools.values():
+                pool.close()
+
+    def _pool_for(self, url: httpx.URL) -> httpcore.ConnectionPool:
+        origin = origin_of(url)
+        with self._making:
+            if origin not in self._pools:
+                self._pools[origin] = _pool(httpx.URL(origin))
+            return self._pools[origin]
 
 
 class _AnswerStream(httpx.SyncByteStream):
@@ -176,6 +188,11 @@ class _ListeningStream(httpcore.NetworkStream):
         return len(self._heard) >= len(_INTERIM)
 
 
+def origin_of(url: httpx.URL) -> str:
+    """Where `url` leads, without its path and query: of a presigned one they let everyone read."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
 def check_host(url: httpx.URL) -> None:
     """See that a connection could be tried; sockets say so by errors that are none of connections.
 
@@ -192,20 +209,18 @@ def check_host(url: httpx.URL) -> None:
         raise ValueError(f"there is no port {url.port}")
 
 
-def _pool(base_url: httpx.URL) -> httpcore.ConnectionPool:
+def _pool(origin: httpx.URL) -> httpcore.ConnectionPool:
     common = {
-        "ssl_context": _tls() if base_url.scheme == "https" else None,
+        "ssl_context": _tls() if origin.scheme == "https" else None,
         "max_connections": _MOST_CONNECTIONS,
         "keepalive_expiry": _KEEPALIVE_SECONDS,
         "network_backend": _ListeningBackend(),
     }
-    proxy = _proxy_for(base_url)
+    proxy = _proxy_for(origin)
     if proxy is None:
         return httpcore.ConnectionPool(**common)  # type: ignore[arg-type]
     if proxy.url.scheme not in {"http", "https"}:
-        raise ConfigError(
-            f"the proxy {proxy.url} for {base_url} is not one of HTTP; unset it or set NO_PROXY"
-        )
+        raise ConfigError(f"the proxy {proxy.url} for {origin} is not one of HTTP; unset it or set NO_PROXY")
     return httpcore.HTTPProxy(
         proxy_url=str(proxy.url.copy_with(username=None, password=None)),
         proxy_auth=proxy.raw_auth,

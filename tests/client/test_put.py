@@ -464,5 +464,6 @@ def _end_connections(client: Client) -> None:
     """Shut every idle connection down, as a server does that has waited long enough."""
     transport = client._exchange._http._transport
     assert isinstance(transport, Transport)
-    for connection in transport._pool.connections:
+    (pool,) = transport._pools.values()
+    for connection in pool.connections:
         connection._connection._network_stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)

@@ -1,16 +1,20 @@
 """The transport that listens while it talks.
 
-Cases: which proxy the environment chooses, and that this host needs none; TLS with a private CA, an early
-answer over TLS, and a certificate that is not trusted, which is not tried again; a server without TLS; an
-authority that cannot be read; proxies that are no address.
+Cases: which proxy the environment chooses, and that this host needs none; a store that a download is
+redirected to has a proxy of its own, and is named where it does not answer or refuses; TLS with a private CA,
+an early answer over TLS, and a certificate that is not trusted, which is not tried again; a server without
+TLS; an authority that cannot be read; proxies that are no address.
 """
 
+import hashlib
+import io
 import ipaddress
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from offload.client import Client, MissingError, OutOfReachError
+from offload.client import AnswerError, Client, MissingError, OutOfReachError
 from offload.client.transport import _proxy_for
+from offload.domain.digests import format_digest
 from offload.errors import ConfigError
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -144,6 +149,64 @@ def test_requests_go_through_the_proxy(environment: pytest.MonkeyPatch, server: 
     with Client("http://offload.agents") as client:
         client.put("agents/one", "a", bytes(2_000_000))
     assert server.seen[0].headers["host"] == "offload.agents"
+
+
+@pytest.mark.parametrize("proxied", ["server", "store"])
+def test_a_download_is_redirected_past_or_to_the_proxy_that_the_store_has(
+    environment: pytest.MonkeyPatch, proxied: str
+) -> None:
+    asked: list[str] = []
+
+    class Everything(BaseHTTPRequestHandler):
+        """The server, the store and the proxy to the one of them that has a name."""
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = b"x" if "stored" in self.path else b""
+            self.send_response(200 if body else 307)
+            self.send_header("Location", f"{places['store']}/stored")
+            self.send_header("Repr-Digest", format_digest(hashlib.sha256(b"x").digest()))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with HTTPServer(("127.0.0.1", 0), Everything) as running:
+        here = f"http://127.0.0.1:{running.server_port}"
+        places = {"server": here, "store": here} | {proxied: "http://by.proxy"}
+        environment.setenv("http_proxy", here)
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        target = io.BytesIO()
+        try:
+            with Client(places["server"], retry_for=0) as client:
+                client.download("agents/one", "a", target)
+        finally:
+            running.shutdown()
+    assert target.getvalue() == b"x"
+    assert [path.startswith("http://") for path in asked] == [
+        proxied == "server",
+        proxied == "store",
+    ]
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_store_that_does_not_answer_is_named_without_the_signature(server: Any, trouble: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        store = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    server.troubles = [trouble(307, headers={"location": f"{store}/a?signature=hunter2"})]
+    with Client(server.url, retry_for=0) as client, pytest.raises(OutOfReachError) as caught:
+        client.download("agents/one", "a", io.BytesIO())
+    assert f"no answer from {store}, where {server.url}/ redirects to: " in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_store_that_refuses_is_named(server: Any, trouble: Any) -> None:
+    store = server.url.replace("127.0.0.1", "localhost")
+    refusal = trouble(403, problem={"title": "Expired", "requestId": None})
+    server.troubles = [trouble(307, headers={"location": f"{store}/a?signature=hunter2"}), refusal]
+    with Client(server.url) as client, pytest.raises(AnswerError) as caught:
+        client.download("agents/one", "a", io.BytesIO())
+    assert str(caught.value) == f"Expired, says {store} (403 blank)"
 
 
 def test_an_early_answer_is_heard_over_tls(
