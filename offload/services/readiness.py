@@ -27,6 +27,8 @@ class Readiness:
         self._asking: dict[str, Future[object]] = {}
         self._lock = threading.Lock()
         self._known: tuple[float, dict[str, str | None]] | None = None
+        self.reached: set[str] = set()
+        """Parts that have answered once."""
 
     def look(self) -> Mapping[str, str | None]:
         """Part → None, or what is wrong with it. A part that does not answer in time is wrong too."""
@@ -38,6 +40,7 @@ class Readiness:
                 if name not in self._asking:  # else it still has not answered the last time
                     self._asking[name] = self._threads.submit(check)
             found = {name: self._answer(name, until) for name in self._checks}
+            self.reached.update(name for name, problem in found.items() if problem is None)
             for name, problem in found.items():
                 metrics.PART_USABLE.labels(part=name).set(problem is None)
             self._known = (time.monotonic(), found)

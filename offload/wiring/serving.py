@@ -106,9 +106,12 @@ async def _serving(settings: Settings, open_store: Callable[[Settings], Objects]
         )
         stop = threading.Event()
         stack.callback(stop.set)
-        threading.Thread(
-            target=_claim_prefix, args=(index, objects, settings.s3_prefix, stop), name="claim", daemon=True
-        ).start()
+
+        def begin() -> None:
+            _claim_prefix(index, objects, settings.s3_prefix, stop)
+            readiness.look()  # of several processes, probes may not come to this one before the store is away
+
+        threading.Thread(target=begin, name="claim", daemon=True).start()
         yield parts
         # The server does not wait for the requests that it cancels, and they still clean up in the store.
         await parts.ingest.settled(_SETTLE_SECONDS)
@@ -154,16 +157,12 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
         public_url=settings.public_url,
     )
 
-    reached = False
-
     def look() -> Sequence[PartState]:
-        nonlocal reached
         found = readiness.look()
-        reached = reached or found["store"] is None
         return [
             PartState("index", found["index"], needed=True),
             # A rollout stops at a store that was never reached; one that is away takes history from nobody.
-            PartState("store", found["store"], needed=not reached),
+            PartState("store", found["store"], needed="store" not in readiness.reached),
             PartState("cluster", found["cluster"], needed=False),
         ]
 

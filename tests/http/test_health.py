@@ -1,13 +1,14 @@
 """Probes and metrics.
 
 Cases: alive; ready, with each part; the store not reached yet or the index without tables (503 that names the
-part and why, Retry-After, nothing of addresses); the store away after it was reached (ready, and told); a
-part that never answers does not hold the probe for long, nor a second one; a metric tells of each part;
-metrics count requests, uploads, bytes and time by route, and grow no label from what clients send; the
-metrics port, on IPv6 too.
+part and why, Retry-After, nothing of addresses); the store away after it was reached (ready, and told), also
+where no probe has asked this process yet; a part that never answers does not hold the probe for long, nor a
+second one; a metric tells of each part; metrics count requests, uploads, bytes and time by route, and grow no
+label from what clients send; the metrics port, on IPv6 too.
 """
 
 import socket
+import threading
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from offload import metrics
 from offload.cli import http_server
 from offload.errors import ConfigError, StoreUnavailableError
 from offload.metrics_server import serving_metrics
@@ -62,7 +64,30 @@ def test_it_is_not_ready_until_its_store_was_reached_and_ready_without_it_from_t
     assert _value("offload_part_usable", part="index") == 1
 
 
-def test_without_its_index_it_is_not_ready_and_says_so(serve: Any, without: Any) -> None:
+def test_a_process_that_no_probe_has_asked_knows_that_it_reached_its_store(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    monkeypatch.setattr(readiness, "KEPT_SECONDS", 0.0)
+    objects, away = MemoryObjects(), threading.Event()
+
+    def fail(_operation: str, _key: str) -> None:
+        if away.is_set():
+            raise StoreUnavailableError
+
+    objects.before = fail
+    metrics.PART_USABLE.labels(part="store").set(0)
+    service = serve(objects=objects)
+    eventually(lambda: _value("offload_part_usable", part="store") == 1)
+    away.set()
+    answer = httpx.get(f"{service.url}/readyz")
+    assert (answer.status_code, answer.json()["parts"]["index"]) == (200, "ok")
+    assert answer.json()["parts"]["store"] != "ok"
+
+
+def test_without_its_index_it_is_not_ready_and_says_so(
+    serve: Any, without: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "KEPT_SECONDS", 0.0)
     service = serve()
     with without(service.database, "alembic_version"):
         answer = httpx.get(f"{service.url}/readyz")
