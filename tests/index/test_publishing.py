@@ -95,9 +95,10 @@ def test_no_run_is_claimed_twice_at_once(given: Any) -> None:
 def test_a_claim_lapses_with_its_lease(given: Any) -> None:
     run = given.run()
     given.artifact(run.uid, "a")
-    [dead] = claim(given.index, "dead", lease=timedelta(milliseconds=300))
+    [dead] = claim(given.index, "dead")
     assert claim(given.index, "alive") == []
     assert claim(given.index, "dead") == []
+    renew(given.index, [run.uid], "dead", lease=timedelta(milliseconds=300))
     until = time.monotonic() + 10
     while not (taken := claim(given.index, "alive")):
         assert time.monotonic() < until
