@@ -636,9 +636,7 @@ def test_bookmarks_and_the_end_of_a_watch_are_fresh_and_move_the_revision(faulty
         return time.sleep(1)
 
     follower = follow(faulty(script).cluster)
-    deadline = time.monotonic() + 5
-    while len(revisions) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    follower.wait_for(lambda _: len(revisions) > 1 and len(follower.seen) > 3)
     assert revisions == ["7", "50"]
     assert [type(c) for c in follower.seen] == [Listed, Fresh, Fresh, Fresh]
 
