@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,14 +71,20 @@ def test_what_a_runner_types_imports_nothing_of_the_server(arguments: list[str])
     assert loaded & HEAVY == set()
 
 
+def processor_seconds() -> float:
+    """Of the commands so far: by the clock, a command takes as long as a busy machine lets it wait."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["put", "--help"]])
 def test_it_starts_quickly(arguments: list[str]) -> None:
     run(*arguments)
     took = []
     for _ in range(5):
-        began = time.monotonic()
+        began = processor_seconds()
         run(*arguments)
-        took.append(time.monotonic() - began)
+        took.append(processor_seconds() - began)
     assert min(took) < START_SECONDS
 
 
