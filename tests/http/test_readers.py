@@ -80,7 +80,7 @@ def test_a_reader_that_takes_little_gets_all(serve: Any, read_answer: Callable[.
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system cannot")
 def test_answers_that_nobody_takes_are_not_kept(serve: Any, eventually: Callable[..., None]) -> None:
-    service = serve(upload_stall=timedelta(milliseconds=500))
+    service = serve(upload_stall=timedelta(seconds=2))
     with service.connect() as connection:
         connection.sendall(service.request("GET", "/openapi.json") * 1000)
         time.sleep(0.2)

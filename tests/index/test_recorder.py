@@ -90,7 +90,7 @@ def test_what_waits_together_is_committed_together(given: Any, start: Any) -> No
             answers = [
                 threads.submit(recorder.record_blocking, given.new(run.uid, f"{n}")) for n in range(50)
             ]
-            time.sleep(0.2)
+            time.sleep(1)
         assert all(answer.result().created for answer in answers)
     found = history(given.index, run.uid)
     assert [artifact.seq for artifact in found] == list(range(1, 51))
@@ -109,7 +109,7 @@ def test_a_batch_has_a_largest_size(given: Any, start: Any) -> None:
 
 def test_a_batch_lingers_for_what_comes(given: Any, start: Any) -> None:
     run = given.run()
-    recorder = start(linger=0.5)
+    recorder = start(linger=10.0, largest_batch=2)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(recorder.record_blocking, given.new(run.uid, "a"))
         time.sleep(0.05)
@@ -364,7 +364,7 @@ def test_closing_records_what_waits_and_refuses_what_comes(given: Any, start: An
             answers = [
                 threads.submit(recorder.record_blocking, given.new(run.uid, f"{n}")) for n in range(30)
             ]
-            time.sleep(0.2)
+            time.sleep(1)
             closing = threading.Thread(target=recorder.close)
             closing.start()
         closing.join()
