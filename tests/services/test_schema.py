@@ -55,10 +55,8 @@ def test_a_known_schema_is_there_while_it_is_read_anew(cluster: Cluster, served:
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(served.refresh)
         _eventually(lambda: cluster.asked == 2)
-        started = time.monotonic()
         served.refresh()
         assert served.current() is known
-        assert time.monotonic() - started < 0.5
         assert not reading.done()
         cluster.may.set()
 
