@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp
 
 from offload import __version__
-from offload.http import contents, health, history, problems, uploads
+from offload.http import batches, contents, health, history, problems, uploads
 from offload.http.access import authorise, open_to_all
 from offload.http.parts import Parts
 from offload.http.requests import Requests
@@ -46,7 +46,7 @@ def create_app(opening: Opening) -> ASGIApp:
         redirect_slashes=False,
         dependencies=[Depends(authorise)],
     )
-    for router in (uploads.router, contents.router, history.router, health.router):
+    for router in (uploads.router, batches.router, contents.router, history.router, health.router):
         app.include_router(router)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     problems.install(app)

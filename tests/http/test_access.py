@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from offload.domain.access import Permission
-from offload.http import contents, health, history, uploads
+from offload.http import batches, contents, health, history, uploads
 from offload.http.access import Need
 from offload.http.app import document
 
@@ -220,6 +220,8 @@ def _raw_status(service: Any, path: str) -> int:
 
 def _endpoints(app: Any) -> dict[tuple[str, str], Any]:
     """Method and path → what the application calls."""
-    routes = [route for module in (uploads, contents, history, health) for route in module.router.routes]
+    routes = [
+        route for module in (uploads, batches, contents, history, health) for route in module.router.routes
+    ]
     routes += [route for route in app.routes if hasattr(route, "endpoint")]
     return {(method, route.path_format): route.endpoint for route in routes for method in route.methods}
