@@ -1,6 +1,7 @@
 """Lines for people: what they are told beside the results."""
 
-from contextlib import suppress
+import os
+import sys
 
 import typer
 
@@ -10,8 +11,11 @@ def notice(line: str) -> None:
 
     Where nobody reads it, it is not said: no reason to end a transfer, and exit codes stay.
     """
-    with suppress(OSError):
+    try:
         typer.echo("offload: " + "\n".join(printable(part) for part in line.split("\n")), err=True)
+    except OSError:
+        # What its buffer still has would fail once more as Python ends, and that is exit code 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def url_of(host: str, port: int) -> str:
