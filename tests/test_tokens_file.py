@@ -197,6 +197,7 @@ import sys
 from pathlib import Path
 from offload.domain.access import Permission
 from offload.tokens_file import add_entry, create_token
+print("ready", flush=True)
 sys.stdin.readline()
 for number in range(20):
     made = create_token(
@@ -214,9 +215,13 @@ def test_entries_that_two_processes_add_at_once_are_all_there(tmp_path: Path) ->
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": root},
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         for name in ("one", "other")
     ]
+    for process in adding:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
     for process in adding:
         assert process.stdin
         process.stdin.write(b"go\n")

@@ -7,15 +7,22 @@ import typer
 
 
 def notice(line: str) -> None:
-    """Say something that is no result, on standard error; an error in a file may take several lines.
+    """Say something that is no result, as `aside`; an error in a file may take several lines."""
+    aside("offload: " + "\n".join(printable(part) for part in line.split("\n")))
+
+
+def aside(line: str) -> None:
+    """Write a line to standard error.
 
     Where nobody reads it, it is not said: no reason to end a transfer, and exit codes stay.
     """
     try:
-        typer.echo("offload: " + "\n".join(printable(part) for part in line.split("\n")), err=True)
-    except OSError:
+        typer.echo(line, err=True)
+    except BrokenPipeError:
         # What its buffer still has would fail once more as Python ends, and that is exit code 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    except OSError:
+        pass  # the next line may be taken: a full disk, a reader that is slow
 
 
 def url_of(host: str, port: int) -> str:

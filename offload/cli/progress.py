@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 import typer
 
-from offload.cli.lines import notice, printable
+from offload.cli.lines import aside, notice, printable
 from offload.domain.quantities import format_size
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ class Transfers:
         with self._lock:
             if self._bars and (to_stderr or _is_terminal(sys.stdout)):
                 self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            elif to_stderr:
+                aside(line)
             else:
-                typer.echo(line, err=to_stderr)  # nowhere, where the stream is closed
+                typer.echo(line)  # nowhere, where the stream is closed
 
     def moved(self, more: int) -> None:
         """Count `more` bytes of one transfer to the whole; less than none where it began again."""

@@ -107,7 +107,16 @@ def is_refusal(problem: Problem) -> bool:
 
 
 _REFUSALS = frozenset(
-    {"cluster-forbidden", "cluster-unavailable", "store-refused", "store-unavailable", "too-many-uploads"}
+    {
+        "cluster-forbidden",
+        "cluster-unavailable",
+        "run-changed",
+        "shutting-down",
+        "store-refused",
+        "store-unavailable",
+        "too-many-uploads",
+        "upload-timed-out",
+    }
 )
 
 

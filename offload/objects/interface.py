@@ -95,7 +95,8 @@ class Objects(Protocol):
     def delete(self, locations: Sequence[Location]) -> Sequence[Location]:
         """Delete up to 1,000 objects (those already missing count as deleted); answer those now gone.
 
-        Locations may lie in several buckets. Falls back to single deletes where the store has no
+        Locations may lie in several buckets, and what another bucket than `bucket` refuses is left: one of
+        old may be gone. Falls back to single deletes where the store has no
         DeleteObjects. Where a version id is given, that version is deleted for good.
         """
         ...

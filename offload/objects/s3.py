@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import structlog
 
 from offload.domain.artifact import Location
 from offload.domain.limits import DELETE_BATCH
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _CONTROL_CONNECTIONS = 8
 """Kept open beside one for each thread of the pool: head, list and delete run in their callers' threads."""
+
+log = structlog.get_logger()
 
 
 class S3Objects:
@@ -124,12 +127,7 @@ class S3Objects:
         by_bucket: dict[str, list[Location]] = defaultdict(list)
         for location in locations:
             by_bucket[location.bucket].append(location)
-        return [
-            gone
-            for bucket, inside in by_bucket.items()
-            for start in range(0, len(inside), DELETE_BATCH)
-            for gone in self._delete_batch(bucket, inside[start : start + DELETE_BATCH])
-        ]
+        return [gone for bucket, inside in by_bucket.items() for gone in self._delete_in(bucket, inside)]
 
     def write(self, key: str, data: bytes) -> None:
         with translated("writing a small object"):
@@ -193,6 +191,19 @@ class S3Objects:
             if page is None:
                 return
             yield page
+
+    def _delete_in(self, bucket: str, locations: Sequence[Location]) -> Sequence[Location]:
+        try:
+            return [
+                gone
+                for start in range(0, len(locations), DELETE_BATCH)
+                for gone in self._delete_batch(bucket, locations[start : start + DELETE_BATCH])
+            ]
+        except StoreRefusedError as error:
+            if bucket == self._bucket:
+                raise
+            log.warning("store.bucket_refused", bucket=bucket, problem=error.detail)
+            return []
 
     def _delete_batch(self, bucket: str, locations: Sequence[Location]) -> Sequence[Location]:
         try:

@@ -8,8 +8,8 @@ from offload.domain.run import Run
 from offload.errors import ClusterUnavailableError
 from offload.services.incarnations import Incarnations
 
-KEPT_SECONDS = 10.0
-"""A look for each upload takes a tenth of its CPU; who writes finds out what has changed since."""
+KEPT_SECONDS = 2.0
+"""For longer, the first upload to a run that was created again would be told to come back by the old one."""
 _MOST = 10_000
 _ASKS_WAITING = 64
 

@@ -38,7 +38,7 @@ from offload.wiring.adapters import (
     open_objects,
 )
 
-_CLAIM_AGAIN_SECONDS = 5.0
+_TRY_AGAIN_SECONDS = 5.0
 _END_SOURCES_BEFORE = 7.0
 """Seconds of the shut-down grace that are left for uploads to end cleanly: what still comes of a body is
 discarded for 5 s, so that its sender gets the answer."""
@@ -107,11 +107,11 @@ async def _serving(settings: Settings, open_store: Callable[[Settings], Objects]
         stop = threading.Event()
         stack.callback(stop.set)
 
-        def begin() -> None:
-            _claim_prefix(index, objects, settings.s3_prefix, stop)
-            readiness.look()  # of several processes, probes may not come to this one before the store is away
+        def take_up_store() -> None:
+            if _take_up_store(index, objects, settings.s3_prefix, stop):
+                readiness.reached.add("store")  # no probe may come to this process before the store is away
 
-        threading.Thread(target=begin, name="claim", daemon=True).start()
+        threading.Thread(target=take_up_store, name="take-up", daemon=True).start()
         yield parts
         # The server does not wait for the requests that it cancels, and they still clean up in the store.
         await parts.ingest.settled(_SETTLE_SECONDS)
@@ -186,17 +186,19 @@ def _parts(  # noqa: PLR0913, PLR0917 - every adapter once
     )
 
 
-def _claim_prefix(index: Index, objects: Objects, prefix: str, stop: threading.Event) -> None:
-    """Mark the prefix as this index's own as soon as the store can be reached."""
+def _take_up_store(index: Index, objects: Objects, prefix: str, stop: threading.Event) -> bool:
+    """Mark the prefix as this index's own as soon as the store is reached; whether it was, before `stop`."""
     while not stop.is_set():
         try:
             claim = claim_prefix(index, objects, prefix=prefix)
+            objects.check()
         except OffloadError as error:
-            log.warning("prefix.unclaimed", problem=str(error))
+            log.warning("store.not_reached", problem=str(error))
         except Exception:
-            log.exception("prefix.unclaimed")
+            log.exception("store.not_reached")
         else:
             if claim is not Claim.OURS:
                 log.error("prefix.not_ours", prefix=prefix, claim=str(claim), remedy="offload orphans --help")
-            return
-        stop.wait(_CLAIM_AGAIN_SECONDS)
+            return True
+        stop.wait(_TRY_AGAIN_SECONDS)
+    return False

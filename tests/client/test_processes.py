@@ -128,6 +128,15 @@ def test_put_goes_on_though_nobody_reads_why_it_tries_again(
     assert ((tmp_path / "code").read_text(), server.current) == ("0\n", {"a": b"x"})
 
 
+def test_put_says_by_its_exit_code_what_nobody_reads(server: Any, tmp_path: Path, trouble: Any) -> None:
+    (tmp_path / "a").write_text("x")
+    server.troubles = [trouble(404)]
+    through = ["/bin/sh", "-c", '{ "$@"; echo $? >code; } 2>&1 >/dev/null | true', "sh"]
+    with started(server, tmp_path, "put", "a", through=through) as process:
+        process.communicate(timeout=20)
+    assert (tmp_path / "code").read_text() == "4\n"
+
+
 def test_put_tells_a_path_that_is_no_utf_8_as_json(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

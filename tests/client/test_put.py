@@ -234,12 +234,21 @@ def test_only_new_refuses_a_name_that_has_the_same_bytes(server: Any, client: Cl
     assert [seen.method for seen in server.seen] == ["PUT", "PUT"]
 
 
-@pytest.mark.parametrize("kind", ["too-many-uploads", "store-unavailable"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (503, "too-many-uploads"),
+        (503, "store-unavailable"),
+        (503, "shutting-down"),
+        (503, "run-changed"),
+        (408, "upload-timed-out"),
+    ],
+)
 def test_only_new_takes_nothing_for_its_own_after_a_refusal(
-    server: Any, client: Client, trouble: Any, kind: str
+    server: Any, client: Client, trouble: Any, status: int, kind: str
 ) -> None:
     client.put(RUN, "a", b"x")
-    server.troubles = [trouble(503, problem={"type": f"urn:offload:problem:{kind}"})]
+    server.troubles = [trouble(status, problem={"type": f"urn:offload:problem:{kind}"})]
     with pytest.raises(NameTakenError):
         client.put(RUN, "a", b"x", only_new=True)
 

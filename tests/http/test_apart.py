@@ -181,7 +181,7 @@ def test_small_bodies_pass_by_pipes_that_hold_all_memory(
 def test_a_claim_that_fails_unexpectedly_is_tried_again(
     serving: Any, eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving_module, "_CLAIM_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(serving_module, "_TRY_AGAIN_SECONDS", 0.01)
     objects, failures = MemoryObjects(), [RuntimeError("a bug"), ZeroDivisionError()]
 
     def fail(operation: str, _key: str) -> None:

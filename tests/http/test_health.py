@@ -16,7 +16,6 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from offload import metrics
 from offload.cli import http_server
 from offload.errors import ConfigError, StoreUnavailableError
 from offload.metrics_server import serving_metrics
@@ -65,9 +64,8 @@ def test_it_is_not_ready_until_its_store_was_reached_and_ready_without_it_from_t
 
 
 def test_a_process_that_no_probe_has_asked_knows_that_it_reached_its_store(
-    serve: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any
+    serve: Any, eventually: Any
 ) -> None:
-    monkeypatch.setattr(readiness, "KEPT_SECONDS", 0.0)
     objects, away = MemoryObjects(), threading.Event()
 
     def fail(_operation: str, _key: str) -> None:
@@ -75,19 +73,15 @@ def test_a_process_that_no_probe_has_asked_knows_that_it_reached_its_store(
             raise StoreUnavailableError
 
     objects.before = fail
-    metrics.PART_USABLE.labels(part="store").set(0)
     service = serve(objects=objects)
-    eventually(lambda: _value("offload_part_usable", part="store") == 1)
+    eventually(lambda: "take-up" not in {thread.name for thread in threading.enumerate()})
     away.set()
     answer = httpx.get(f"{service.url}/readyz")
     assert (answer.status_code, answer.json()["parts"]["index"]) == (200, "ok")
     assert answer.json()["parts"]["store"] != "ok"
 
 
-def test_without_its_index_it_is_not_ready_and_says_so(
-    serve: Any, without: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readiness, "KEPT_SECONDS", 0.0)
+def test_without_its_index_it_is_not_ready_and_says_so(serve: Any, without: Any) -> None:
     service = serve()
     with without(service.database, "alembic_version"):
         answer = httpx.get(f"{service.url}/readyz")

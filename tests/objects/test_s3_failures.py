@@ -105,6 +105,20 @@ def test_a_missing_bucket_never_looks_like_a_missing_object(
     adapter.close()
 
 
+def test_a_bucket_that_is_gone_keeps_nothing_of_others(
+    address: StoreAddress, shelf_of: Callable[..., Any]
+) -> None:
+    adapter = S3Objects(address.connection())
+    there = shelf_of(adapter).put("log", b"x")
+    gone = replace(there, bucket="no-such-bucket")
+    assert adapter.delete([gone, there]) == [there]
+    lost = S3Objects(replace(address.connection(), bucket="no-such-bucket"))
+    with pytest.raises(StoreRefusedError):
+        lost.delete([gone])
+    for one in (adapter, lost):
+        one.close()
+
+
 def test_wrong_keys_are_refused(seaweedfs: StoreAddress, shelf_of: Callable[..., Any]) -> None:
     adapter = S3Objects(replace(seaweedfs.connection(), secret_key="wrong"))
 
